@@ -1,0 +1,93 @@
+"""The one way to write: to a temporary name in the same folder, then rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vasekit.cli import UserError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_dir(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it takes the place of `path`, on any failure it is removed.
+
+    The old folder is moved aside first and removed last, so that no moment leaves a half-written one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".staging", dir=path.parent))
+    old = stage.with_suffix(".old")
+    try:
+        yield stage
+        stage.chmod(0o777 & ~_umask())
+        if path.exists():
+            path.rename(old)
+        stage.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; keys keep their order, non-ASCII stays readable."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, flag: str) -> Any:
+    """Parse a JSON file that a person named with `flag`; a broken one is a UserError with the line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{flag} {path}: no such file; give an existing one with {flag}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{flag} {path}: not valid JSON ({error}); mend the file or give another") from None
+
+
+def place(source: Path, target: Path, link: str = "copy") -> None:
+    """Put `source` at `target`: link is `copy`, `hard` or `sym`. A hard link across devices falls back to a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if link == "sym":
+        target.symlink_to(source.resolve())
+        return
+    if link == "hard":
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass
+    shutil.copy2(source, target)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
