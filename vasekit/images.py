@@ -1,0 +1,122 @@
+"""Photographs on disk: find them, open them safely, fit them into a square, read their names."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from vasekit.cli import UserError
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+# The ImageNet mean: what is padded with it is zero after normalisation.
+PADDING = (124, 116, 104)
+
+
+class ImageError(Exception):
+    """A file that can't be used as an image; the message is the reason."""
+
+
+def find(folder: Path) -> list[Path]:
+    """All image files below `folder`, sorted by relative path; links to folders are followed, each folder once."""
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(here)  # noqa: PTH116 - os.walk hands out strings
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        # Hidden folders are staging areas and thumbnails, hidden files what file managers leave behind.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(here, name)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+        ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def need_images(folder: Path, flag: str) -> list[Path]:
+    """`find`, or a UserError when there is nothing to work on."""
+    found = find(folder)
+    if not found:
+        kinds = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        raise UserError(f"{flag} {folder}: no images in it or below it (looked for {kinds})")
+    return found
+
+
+def read(path: Path) -> Image.Image:
+    """The whole picture, upright, as RGB: transparent parts on white, 16 and 32 bit scaled, first frame of several.
+
+    Raises ImageError with the reason.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError("empty file")
+        with Image.open(path) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError("not an image") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    # Pillow's decoders raise whatever broken bytes lead them to: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        raise ImageError(f"{error}" or type(error).__name__) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # convert() would clip these instead of scaling them
+        grey = image.convert("F")
+        top = 65535 if image.mode.startswith("I;16") else max(grey.getextrema()[1], 1)
+        image = grey.point(lambda value: value * (255 / top)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def letterbox(image: Image.Image, size: int) -> Image.Image:
+    """The picture in a (size, size) square, proportions kept: they define a vase's shape."""
+    return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color=PADDING)
+
+
+# ---- names ----
+
+# <GUID>_<n>_ac001001.jpg; other leaf names of the Beazley Archive (bc001001) have the same form.
+_PUBLISHED = re.compile(r"(?P<vase>.+)_(?P<view>\d+)_[a-z]{2}\d{6}", re.IGNORECASE)
+# VASE_VIEW: the view is a number, a side letter or a word, so that attic_amphora.jpg is no view "amphora" of "attic".
+_WORDS = "front|back|rear|left|right|side|top|bottom|profile|detail|three-?quarter"
+_GENERAL = re.compile(rf"(?P<vase>.+)_(?P<view>\d{{1,3}}|[a-d]|{_WORDS})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a file name says: which vase, which view of it. `matched` is False when it says neither."""
+
+    vase: str
+    view: str
+    matched: bool = True
+
+    @property
+    def key(self) -> str:
+        """Equal for all views of one vase: museums mix upper and lower case."""
+        return self.vase.casefold()
+
+
+def parse_name(path: Path | str) -> View:
+    """The vase and the view in a file name; a name of no known pattern is a vase of its own."""
+    stem = Path(path).stem
+    match = _PUBLISHED.fullmatch(stem) or _GENERAL.fullmatch(stem)
+    return View(match["vase"], match["view"]) if match else View(stem, "", matched=False)
+
+
+def target_name(path: Path, root: Path) -> Path:
+    """Where `path` goes below an output folder: as below `root`, so that equal names of two folders both survive."""
+    return path.relative_to(root)
