@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 WORDS = ("a", "the", "of", "in", "with", "vase", "whole", "complete", "broken", "piece", "fragments", "front", "view")
-    "a an the of and in with its vase pot whole complete broken piece fragments sherds front view Greek ancient".split()
-)
 
 
 def make_clip(folder: Path, size: int = 32, seed: int = 0) -> Path:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,13 +39,18 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         return 2
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, except those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with the kit's habits: defaults shown in --help, no abbreviated flags, one-line errors."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-        )
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
@@ -88,6 +96,23 @@ def need_file(path: Path, flag: str) -> Path:
     if not path.is_file():
         raise UserError(f"{flag} {path}: no such file; give an existing one with {flag}")
     return path
+
+
+def need_apart(source: Path, target: Path, flags: str) -> None:
+    """Refuse an output folder inside the input folder or around it: the next run would read or remove the wrong one."""
+    one, other = source.resolve(), target.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise UserError(f"{flags}: {source} and {target} lie in each other; name folders apart")
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as they go into a report."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of `packages` and of Python, for a report; read without importing them."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
 
 
 class Stopwatch:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vasekit import builtin, hub
+from vasekit import builtin, cli, hub, pipeline
 from vasekit.cli import UserError
+from vasekit.pipeline import Outcome
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,18 +80,19 @@ def load(
 
     Weights are fetched into `cache_dir` (default: the user's cache). Raises UserError when they can't be had.
     """
+    name = resolve(model)
+    local = name.startswith(LOCAL) or (pretrained is not None and Path(pretrained).is_file())
+    hugging_face = None if local else hub.HuggingFace()
     import open_clip
 
     prompts = prompts or load_prompts()
-    name = resolve(model)
     if ":" in name:
         pretrained = None  # such a name brings its own weights
     elif name not in open_clip.list_models():
         raise UserError(f"--model {model}: open_clip has no model of that name; {ALTERNATIVE}")
-    local = name.startswith(LOCAL) or (pretrained is not None and Path(pretrained).is_file())
     if not local and pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
         raise UserError(f"--pretrained {pretrained}: neither a file nor weights that open_clip has for {name}")
-    unreachable = not local and hub.offline()
+    unreachable = hugging_face is not None and hugging_face.offline()
     cache = {"cache_dir": str(cache_dir)} if cache_dir else {}
     try:
         network, prepare = open_clip.create_model_from_pretrained(name, pretrained, device=device, **cache)
@@ -129,3 +132,41 @@ def fingerprint(network: nn.Module) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# ---- what the two CLIP stages share ----
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """--model and its companions."""
+    add = parser.add_argument
+    add("--model", default=DEFAULT_MODEL, help="an open_clip name, hf-hub:..., local-dir:FOLDER, or builtin")
+    add("--pretrained", default=DEFAULT_PRETRAINED, help="weights for an open_clip name: a tag or a file")
+    add("--model_cache_dir", type=cli.user_path, help="where weights are kept (default: the user's cache)")
+    add("--batch_size", type=cli.positive_int, default=64, help="images scored at a time")
+    add("--workers", type=cli.positive_int, default=pipeline.DEFAULT_WORKERS, help="threads that decode")
+
+
+def load_from(args: argparse.Namespace, device: str) -> Scorer:
+    """The scorer that the flags ask for."""
+    return load(args.model, args.pretrained, device, args.model_cache_dir)
+
+
+def provenance(scorer: Scorer, args: argparse.Namespace) -> dict[str, Any]:
+    """What a report says of how its scores came about."""
+    packages = ("torch", "open_clip_torch", "pillow")
+    return {"model": scorer.about, "settings": cli.settings(args), "versions": cli.versions(*packages)}
+
+
+def readable(outcomes: list[Outcome], flag: str) -> list[Outcome]:
+    """Those that have a score; a UserError when none has."""
+    good = [outcome for outcome in outcomes if not outcome.error]
+    if not good:
+        first = outcomes[0]
+        raise UserError(f"{flag}: none of {len(outcomes)} images can be read ({first.path.name}: {first.error})")
+    return good
+
+
+def errors(outcomes: list[Outcome], root: Path) -> list[dict[str, str]]:
+    """File and reason of each unreadable image."""
+    return [{"filename": o.path.relative_to(root).as_posix(), "reason": o.error} for o in outcomes if o.error]

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,18 @@ def staging_dir(path: Path) -> Iterator[Path]:
             old.rename(path)
         shutil.rmtree(stage, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def claim_dir(path: Path, flag: str, reports: Iterable[str], others: Iterable[str]) -> None:
+    """Refuse an output folder that may not be replaced: one without any of our `reports`, or with foreign entries."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{flag} {path}: is a file, needs a folder")
+    entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    reports = set(reports)
+    foreign = sorted(entries - reports - set(others)) or ([] if entries & reports else sorted(entries))
+    if foreign:
+        named = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise UserError(f"{flag} {path}: not empty and not written by this stage ({named}); name another folder")
 
 
 def write_text(path: Path, text: str) -> None:
