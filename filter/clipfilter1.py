@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.need_apart(args.input_dir, args.output_dir, "--input_dir --output_dir")
     if not args.analyze_only:
         files.claim_dir(args.output_dir, "--output_dir", (REPORT, ANALYSIS, "filtering_stats.json"), OTHERS)
-    watch = cli.Stopwatch()
     if args.analyze_only:
         paths = [paths[i] for i in decide.sample(len(paths), args.sample_size, args.seed)]
     device = devices.ask() if args.auto_select_device else devices.pick(args.device, args.gpu)
     scorer = clip.load_from(args, device)
+    watch = cli.Stopwatch()
     outcomes = pipeline.score(paths, scorer.prepare, scorer, args.batch_size, args.workers)
     report = analyse(outcomes, args) if args.analyze_only else decide_all(outcomes, args)
     report |= clip.provenance(scorer, args) | {"processing_time_seconds": round(watch.seconds, 3)}
@@ -69,20 +69,20 @@ def quality(outcome: Outcome) -> float:
 
 def analyse(outcomes: list[Outcome], args: argparse.Namespace) -> dict:
     """The distribution of a sample, and the threshold for each share that one might keep."""
-    scores = [quality(outcome) for outcome in clip.readable(outcomes, "--input_dir")]
+    scores = [quality(outcome) for outcome in pipeline.readable(outcomes, "--input_dir")]
     return {
         "total_images": len(outcomes),
         "error_images": len(outcomes) - len(scores),
         "recommended_threshold": decide.threshold_to_keep(scores, args.keep),
         "thresholds": {str(share): decide.threshold_to_keep(scores, share) for share in decide.SHARES},
         "quality_statistics": decide.statistics(scores),
-        "errors": clip.errors(outcomes, args.input_dir),
+        "errors": pipeline.errors(outcomes, args.input_dir),
     }
 
 
 def decide_all(outcomes: list[Outcome], args: argparse.Namespace) -> dict:
     """A verdict for every readable image; unreadable ones are listed apart and enter no statistics."""
-    good = clip.readable(outcomes, "--input_dir")
+    good = pipeline.readable(outcomes, "--input_dir")
     scores = [quality(outcome) for outcome in good]
     threshold = args.threshold
     if threshold is None:
@@ -109,7 +109,7 @@ def decide_all(outcomes: list[Outcome], args: argparse.Namespace) -> dict:
         "threshold_source": "sample" if args.threshold is None else "given",
         "quality_statistics": decide.statistics(scores),
         "results": results,
-        "errors": clip.errors(outcomes, args.input_dir),
+        "errors": pipeline.errors(outcomes, args.input_dir),
     }
 
 

@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.need_apart(args.input_dir, target, "--input_dir --output_dir")
     if target.exists() and any(target.iterdir()) and not (args.output_dir / REPORT).is_file():
         raise cli.UserError(f"--output_dir {args.output_dir}: its {VIEWS}/ has no {REPORT} beside it; name another")
-    watch = cli.Stopwatch()
     scorer = clip.load_from(args, devices.pick(args.device, args.gpu))
+    watch = cli.Stopwatch()
     outcomes = pipeline.score(paths, scorer.prepare, scorer, args.batch_size, args.workers)
-    choices = decide.best_views((o.path, o.value[0]) for o in clip.readable(outcomes, "--input_dir"))
+    choices = decide.best_views((o.path, o.value[0]) for o in pipeline.readable(outcomes, "--input_dir"))
     report = describe(choices, outcomes, args.input_dir) | clip.provenance(scorer, args)
     report["processing_time_seconds"] = round(watch.seconds, 3)
     with files.staging_dir(target) as stage:
@@ -70,7 +70,7 @@ def describe(choices: list[Choice], outcomes: list[Outcome], root: Path) -> dict
         "error_images": sum(1 for o in outcomes if o.error),
         "results": [row(choice, root) for choice in choices],
         "unmatched": [name(path, root) for path in unmatched],
-        "errors": clip.errors(outcomes, root),
+        "errors": pipeline.errors(outcomes, root),
         "vases_without_readable_view": sorted(lost),
     }
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable
+import logging
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vasekit import builtin, cli, hub, pipeline
 from vasekit.cli import UserError
-from vasekit.pipeline import Outcome
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,10 +97,11 @@ def load(
     unreachable = hugging_face is not None and hugging_face.offline()
     cache = {"cache_dir": str(cache_dir)} if cache_dir else {}
     try:
-        network, prepare = open_clip.create_model_from_pretrained(name, pretrained, device=device, **cache)
-        tokenize = open_clip.get_tokenizer(name, **cache)
+        with _quiet():
+            network, prepare = open_clip.create_model_from_pretrained(name, pretrained, device=device, **cache)
+            tokenize = open_clip.get_tokenizer(name, **cache)
     # open_clip wraps every failure in RuntimeError; file, parse and shape errors come from the local folder's contents.
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         if unreachable:
             source = f"{model} ({pretrained})" if pretrained else model
             raise UserError(
@@ -130,6 +133,16 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs each failure before it raises it; one line is enough."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -156,17 +169,3 @@ def provenance(scorer: Scorer, args: argparse.Namespace) -> dict[str, Any]:
     """What a report says of how its scores came about."""
     packages = ("torch", "open_clip_torch", "pillow")
     return {"model": scorer.about, "settings": cli.settings(args), "versions": cli.versions(*packages)}
-
-
-def readable(outcomes: list[Outcome], flag: str) -> list[Outcome]:
-    """Those that have a score; a UserError when none has."""
-    good = [outcome for outcome in outcomes if not outcome.error]
-    if not good:
-        first = outcomes[0]
-        raise UserError(f"{flag}: none of {len(outcomes)} images can be read ({first.path.name}: {first.error})")
-    return good
-
-
-def errors(outcomes: list[Outcome], root: Path) -> list[dict[str, str]]:
-    """File and reason of each unreadable image."""
-    return [{"filename": o.path.relative_to(root).as_posix(), "reason": o.error} for o in outcomes if o.error]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -82,6 +83,15 @@ def read_json(path: Path, flag: str) -> Any:
         raise UserError(f"{flag} {path}: no such file; give an existing one with {flag}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{flag} {path}: not valid JSON ({error}); mend the file or give another") from None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def place(source: Path, target: Path, link: str = "copy") -> None:

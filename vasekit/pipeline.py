@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from vasekit import images
+from vasekit.cli import UserError
 from vasekit.images import ImageError
 
 # Pillow and torch release the GIL while they decode and resize; more threads than this only wait for the disk.
@@ -63,6 +64,20 @@ def score(
     outcomes: list[Outcome] = []
     for batch in read(paths, prepare, batch_size, workers):
         good = [outcome for outcome in batch if not outcome.error]
-        rows = iter(scorer(torch.stack([outcome.value for outcome in good])).tolist() if good else [])
+        rows = iter(scorer(torch.stack([torch.as_tensor(outcome.value) for outcome in good])).tolist() if good else [])
         outcomes += [outcome if outcome.error else Outcome(outcome.path, next(rows)) for outcome in batch]
     return outcomes
+
+
+def readable(outcomes: list[Outcome], flag: str) -> list[Outcome]:
+    """Those that have a score; a UserError when none has."""
+    good = [outcome for outcome in outcomes if not outcome.error]
+    if not good:
+        first = outcomes[0]
+        raise UserError(f"{flag}: none of {len(outcomes)} images can be read ({first.path.name}: {first.error})")
+    return good
+
+
+def errors(outcomes: list[Outcome], root: Path) -> list[dict[str, str]]:
+    """File and reason of each unreadable image."""
+    return [{"filename": o.path.relative_to(root).as_posix(), "reason": o.error} for o in outcomes if o.error]
