@@ -70,38 +70,13 @@ def figures_score(claim: str, target: str) -> float:
 
 def name_score(claim: str, target: str) -> float:
     """1 where the painter's own name occurs in the claim, else 0; "Manner of", "P" and scholars do not count."""
-    name = set(vases.words_of(target.split(" by ")[0])) - _ATTRIBUTION_WORDS
+    name = set(vases.words_of(target.split(" by ")[0])) - _ATTRIBUTION
     return float(bool(name) and name <= set(vases.words_of(claim)))
 
 
-_TEMPLATE = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "the",
-        "of",
-        "on",
-        "with",
-        "at",
-        "in",
-        "to",
-        "by",
-        "is",
-        "b",
-        "i",
-        "body",
-        "side",
-        "vase",
-        "scene",
-        "depicting",
-        "showing",
-        "figure",
-    ]
-)
-_ATTRIBUTION_WORDS = frozenset(
-    ["p", "painter", "group", "workshop", "class", "manner", "of", "near", "follower", "the", "attributed", "to", "by"]
-)
+# Words without a claim: they neither earn nor cost.
+_TEMPLATE = {"a", "an", "and", "the", "of", "with", "at", "in", "to", "by", "is", "side", "vase", "scene", "showing"}
+_ATTRIBUTION = {"p", "painter", "group", "workshop", "class", "manner", "of", "near", "follower", "the", "attributed"}
 
 
 def _figures(text: str) -> set[str]:
