@@ -130,7 +130,7 @@ def question_rows(entry: Entry, questions: Sequence[str]) -> list[dict]:
     """One row per question that the record answers, with the answer, for supervised fine-tuning."""
     rows = []
     for field in questions:
-        said = vases.answer(entry.record, field) if field != "overall" or entry.record.stated() else ""
+        said = vases.answer(entry.record, field) if field != "overall" or is_scorable(entry) else ""
         if said:
             rows.append(_row(entry, QUESTIONS[field][0]) | {"field": field})
             rows[-1]["messages"].append({"role": "assistant", "content": said})
