@@ -25,7 +25,7 @@ from vasekit.synth import world
 
 VOCABULARY, CONTEXT = 700, 40
 MEAN, STD = (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)
-TRAIN_IMAGES, EPOCHS, BATCH, LEARNING_RATE = 9000, 6, 128, 3e-3
+TRAIN_IMAGES, EPOCHS, BATCH, LEARNING_RATE = 9000, 9, 128, 3e-3
 TEST_IMAGES, TEST_VASES = 1600, 150
 
 
@@ -126,9 +126,11 @@ def soft_clip_loss(logits: Tensor, captions: list[Caption], photos: list[Traits]
 
 
 def _augment(images: Tensor) -> Tensor:
-    """(n, 3, h, w) uint8 -> normalised float32, shifted by up to 5 pixels, brighter or darker, noisy."""
+    """(n, 3, h, w) uint8 -> normalised float32: mirrored, shifted by up to 5 pixels, brighter or darker, noisy."""
     shift = torch.randint(-5, 6, (2,)).tolist()
-    x = torch.roll(images, shift, (2, 3)).float() / 255
+    mirrored = (torch.rand(len(images)) < 0.5).view(-1, 1, 1, 1)
+    x = torch.where(mirrored, images.flip(3), images)
+    x = torch.roll(x, shift, (2, 3)).float() / 255
     x = x * (1 + 0.15 * torch.randn(len(x), 1, 1, 1)) + 0.04 * torch.randn(len(x), 1, *x.shape[2:])
     return (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 

@@ -16,16 +16,16 @@ SIZE = 112
 CLIP_TRAIN, CLIP_TEST, CLIP_VIEWS, VLM_TRAIN, VLM_TEST = range(world.RESERVED + 1, world.RESERVED + 6)
 
 _CONDITIONS = {
-    "whole": 0.5,
-    "sherds": 0.12,
-    "missing": 0.13,
-    "cracked": 0.13,
+    "whole": 0.58,
+    "sherds": 0.1,
+    "missing": 0.1,
+    "cracked": 0.1,
     "blur": 0.03,
     "low_resolution": 0.03,
     "drawing": 0.03,
     "not_a_vase": 0.03,
 }
-_VIEWS = dict(zip(world.VIEWS, (0.32, 0.14, 0.1, 0.1, 0.14, 0.1, 0.1), strict=True))
+_VIEWS = dict(zip(world.VIEWS, (0.28, 0.2, 0.1, 0.1, 0.16, 0.08, 0.08), strict=True))
 
 
 @dataclass(frozen=True)
