@@ -100,8 +100,11 @@ SCORES: dict[str, Callable[[str, str], float | None]] = {
 def score_fields(caption: str, target: VaseRecord) -> dict[str, float | None]:
     """One score in [0, 1] per dimension, None where the record is silent."""
     claims = vases.parse_caption(caption)
-    # A caption has no slot of its own for the painter: the name counts wherever it stands.
-    said = {"attribution": caption, **{name: getattr(claims, name) for name in WEIGHTS if name != "attribution"}}
+    said = {name: getattr(claims, name) for name in WEIGHTS}
+    # A caption has no slot of its own for the painter: the name counts wherever it stands, and is no figure.
+    said["attribution"] = caption
+    painter = {*vases.words_of(target.attribution), *_ATTRIBUTION}
+    said["decoration"] = " ".join(word for word in vases.words_of(claims.decoration) if word not in painter)
     return {
         name: score(said[name], getattr(target, name)) if getattr(target, name) else None
         for name, score in SCORES.items()
