@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     broken(sort_by_hand(folder / "images2", 24) / "0/broken_1.jpg")
     flags = ("--data_dir", folder / "images2", "--output", folder / "best.pth", *TINY, "--batch_size", 16)
-    recipe = ("--epochs", 6, "--optimizer", "adamw", "--schedule", "onecycle", "--learning_rate", 2e-3)
+    recipe = ("--epochs", 3, "--optimizer", "adamw", "--schedule", "onecycle", "--learning_rate", 2e-3)
     assert train([str(flag) for flag in (*flags, *recipe)]) == 0
     return folder
 
@@ -57,7 +57,8 @@ def test_published_settings_are_the_defaults():
 
 
 def test_the_head_is_the_published_one():
-    head = quality.build(Settings("resnet50", 224)).fc
+    with torch.device("meta"):  # the layers without their weights
+        head = quality.build(Settings("resnet50", 224)).fc
     assert [type(layer).__name__ for layer in head] == [*["Linear", "ReLU", "Dropout"] * 2, "Linear"]
     assert [(m.in_features, m.out_features) for m in head if hasattr(m, "in_features")] == [
         (2048, 512),
@@ -71,7 +72,7 @@ def test_training_learns_and_reports(trained):
     results = json.loads((trained / "training_results.json").read_text())
     assert results["test_metrics"]["balanced_accuracy"] >= 0.75
     assert {"accuracy", "precision", "recall", "f1", "confusion_matrix", "n"} <= set(results["test_metrics"])
-    assert {len(results[key]) for key in ("train_losses", "val_losses", "train_accs", "val_accs")} == {6}
+    assert {len(results[key]) for key in ("train_losses", "val_losses", "train_accs", "val_accs")} == {3}
     assert results["errors"][0]["filename"] == "0/broken_1.jpg"
     counts = results["counts"]
     assert sum(split["images"] for split in counts.values()) == 96
