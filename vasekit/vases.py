@@ -181,10 +181,10 @@ def _is_ce(era: str | None) -> bool:
 
 
 def write_date(years: tuple[int, int]) -> str:
-    """ "525-475 BCE", "480 BCE", "20-40 CE"; a span across the era keeps signs."""
+    """Such as "525-475 BCE", "480 BCE", "20-40 CE", "10 BCE to 20 CE"."""
     first, last = years
     if first < 0 < last:
-        return f"{first} to {last}"
+        return f"{-first} BCE to {last} CE"
     era = "BCE" if first < 0 else "CE"
     first, last = abs(first), abs(last)
     return f"{first} {era}" if first == last else f"{first}-{last} {era}"
