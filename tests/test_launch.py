@@ -1,0 +1,182 @@
+"""The training scripts: what they refuse before ms-swift starts, and what they hand to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vasekit import doctor, flags, runs
+from vasekit.cli import ROOT, UserError
+from vasekit.files import write_json
+
+SCRIPTS = sorted((ROOT / "model").glob("*.sh"))
+
+
+def script(name: str, *words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Start model/NAME as a person would, without GPU and network."""
+    env = {k: v for k, v in os.environ.items() if k not in ("GPUS", "NPROC_PER_NODE", "CUDA_VISIBLE_DEVICES")}
+    env |= {"PYTHON": sys.executable, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    command = [str(ROOT / "model" / name), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+
+
+def dataset(folder: Path, rows: int = 4, solution: bool = True) -> Path:
+    picture = folder / "p.jpg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(b"not looked at")
+    row = {"messages": [{"role": "user", "content": "<image>What?"}], "images": [str(picture)]}
+    write_json(folder / "data.json", [row | ({"solution": "red-figure kylix."} if solution else {})] * rows)
+    return folder / "data.json"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_strict_short_and_executable(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    assert "conda" not in text
+    assert len(text.splitlines()) <= 40
+    assert os.access(path, os.X_OK)
+
+
+def test_published_parameters_are_the_defaults(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    common = ("--dry_run", "--model", "builtin", "--dataset", data, "--output_dir", tmp_path / "out")
+    done = script("sft.sh", *common, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "swift sft",
+        "--tuner_type lora",
+        "--lora_rank 8",
+        "--lora_alpha 32",
+        "--target_modules all-linear",
+        "--num_train_epochs 2",
+        "--learning_rate 1e-4",
+        "--gradient_accumulation_steps 16",
+        "--max_length 4096",
+        "--use_cpu true",
+        "--torch_dtype float32",
+    ):
+        assert words in done.stdout
+    done = script("grpo.sh", *common)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "swift rlhf",
+        "--rlhf_type grpo",
+        "--reward_funcs external_vase_acc",
+        "--tuner_type full",
+        "--learning_rate 1e-6",
+        "--num_generations 4",
+        "--beta 0.001",
+        "--max_completion_length 256",
+        "--save_steps 300",
+    ):
+        assert words in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_later_flags_win_and_the_old_name_of_tuner_type_is_accepted(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    words = ("--dry_run", "--model", "builtin", "--dataset", data, "--output_dir", tmp_path / "out")
+    done = script("sft.sh", *words, "--train_type", "full", "--learning_rate", "5e-5", "--learning_rate=7e-5")
+    assert "--tuner_type full" in done.stdout
+    assert "train_type" not in done.stdout
+    assert re.findall(r"--learning_rate (\S+)", done.stdout) == ["7e-5"]
+
+
+def test_several_processes_on_the_cpu_train_together(tmp_path: Path) -> None:
+    words = ("--dry_run", "--model", "builtin", "--dataset", dataset(tmp_path), "--output_dir", tmp_path / "out")
+    done = script("sft.sh", *words, GPUS="cpu", NPROC_PER_NODE="2")
+    assert "--ddp_backend gloo" in done.stdout
+    assert "--use_cpu true" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("sft.sh", ["--lerning_rate", "1"], "did you mean --learning_rate"),
+        ("sft.sh", ["stray"], "flags look like"),
+        ("sft.sh", ["--model", "missing/../folder"], "no such folder"),
+        ("sft.sh", ["--model", "."], "no model in it"),
+        ("sft.sh", ["--model", "Qwen/Qwen2.5-VL-7B-Instruct"], "no network"),
+        ("sft.sh", ["--dataset", "nothing.json"], "data/build.py"),
+        ("sft.sh", ["--dataset", "empty.json"], "holds no row"),
+        ("sft.sh", ["--dataset", "broken.json"], "not valid JSON"),
+        ("sft.sh", ["--output_dir", "foreign"], "not a run of this kit"),
+        ("grpo.sh", ["--dataset", "unsolved.json"], "lacks the column 'solution'"),
+        ("grpo.sh", ["--num_generations", "3"], "must be a multiple"),
+        ("merge.sh", ["--adapters", "foreign"], "no complete checkpoint"),
+        ("hf2megatron.sh", [], "no CUDA GPU here"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_before_ms_swift_starts(
+    tmp_path: Path, name: str, words: list[str], said: str
+) -> None:
+    data = dataset(tmp_path)
+    (tmp_path / "empty.json").write_text("[]")
+    (tmp_path / "broken.json").write_text("[{]")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "mine.txt").write_text("mine")
+    dataset(tmp_path / "unsolved", solution=False).rename(tmp_path / "unsolved.json")
+    usual = ["--model", "builtin", "--dataset", data, "--output_dir", "out"] if name in ("sft.sh", "grpo.sh") else []
+    started = time.monotonic()
+    done = script(name, *usual, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert time.monotonic() - started < 10
+    assert not (tmp_path / "out").exists()
+
+
+def test_gpus_are_named_and_a_callers_own_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_nvml_count", lambda: 4)
+    environment = {"GPUS": "0,1,3"}
+    assert doctor.devices(environment) == (3, 3)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,1,3"
+    assert doctor.devices({"GPUS": "cpu"}) == (0, 1)
+    assert doctor.devices({"CUDA_VISIBLE_DEVICES": "2,3", "NPROC_PER_NODE": "2"}) == (2, 2)
+    assert doctor.devices({}) == (4, 1)
+    for wrong in ({"GPUS": "all"}, {"GPUS": "0,1,2,3,4"}, {"NPROC_PER_NODE": "none"}):
+        with pytest.raises(UserError):
+            doctor.devices(wrong)
+
+
+def checkpoint(folder: Path, step: int, *names: str) -> Path:
+    made = folder / f"checkpoint-{step}"
+    made.mkdir(parents=True)
+    for name in names:
+        (made / name).write_text("{}")
+    return made
+
+
+def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path, 10, "trainer_state.json", "adapter_config.json", "adapter_model.safetensors")
+    checkpoint(tmp_path, 20, "adapter_config.json", "adapter_model.safetensors")
+    shard = checkpoint(tmp_path, 30, "trainer_state.json", "config.json", "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    write_json(shard / "model.safetensors.index.json", index)
+    assert runs.checkpoints(tmp_path) == [whole]
+    assert runs.find_adapter(tmp_path, "--adapters") == whole
+    with pytest.raises(UserError, match="merge it first"):
+        runs.find_model(tmp_path, "--model")
+    with pytest.raises(UserError, match="is missing"):
+        runs.find_model(shard, "--model")
+
+
+def test_after_full_tuning_there_is_nothing_to_merge(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 5, "trainer_state.json", "config.json", "model.safetensors")
+    done = script("merge.sh", "--adapters", tmp_path)
+    assert done.returncode == 0
+    assert "nothing to merge" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_table_of_flags_is_that_of_the_installed_ms_swift() -> None:
+    assert json.loads(flags.TABLE.read_text()) == flags.installed()
