@@ -26,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=cli.user_path, default=cli.default_path("best_image_quality_model.pth"), help="checkpoint")
     add("--backbone", choices=quality.BACKBONES, default="resnet50", help="network below the head")
     add("--image_size", type=cli.positive_int, default=224, help="pixels; pictures are letterboxed to a square")
-    add("--weights", default="imagenet", help="to start from: imagenet, none, or a file")
+    add("--weights", default="imagenet", help="to start from: imagenet, builtin, none, or a file")
     add("--batch_size", type=cli.positive_int, default=BATCH_SIZE, help="images per step")
     add("--epochs", type=cli.positive_int, default=NUM_EPOCHS, help="passes over the training images")
     add("--learning_rate", type=float, default=1e-3, help="highest of the schedule")

@@ -115,6 +115,14 @@ def load(
     )
 
 
+def builtin_tower(trained: bool = False) -> nn.Module:
+    """The image tower of tiny-clip alone: (n, 3, 112, 112) -> (n, output_dim); random weights unless `trained`."""
+    import open_clip
+
+    with _quiet():
+        return open_clip.create_model(f"{LOCAL}{builtin.CLIP}", load_weights=trained).visual
+
+
 def text_features(network: nn.Module, tokenize: Callable, prompts: Prompts, device: str) -> Tensor:
     """(2, dim): per group the text features are averaged, then normalised, as in the paper."""
     import torch

@@ -34,8 +34,8 @@ from vasekit.synth import paint, world
 from vasekit.synth.shapes import SHAPES
 
 VOCABULARY = 640
-TRAIN_IMAGES, TEST_IMAGES = 9000, 600
-VISION_STEPS, LANGUAGE_STEPS, BATCH = 1600, 1000, 64
+TRAIN_IMAGES, TEST_IMAGES = 6000, 600
+VISION_STEPS, LANGUAGE_STEPS, BATCH = 700, 700, 64
 PATCH = 14
 GRID = SIZE // PATCH
 TOKENS = (GRID // 2) ** 2  # visual tokens per image after 2 x 2 merging
@@ -70,6 +70,8 @@ CHAT_TEMPLATE = (
 
 # ---- the plain words of the base model ----
 
+# Figures are not among them: at 112 pixels it takes the tower far longer to tell these apart (54 % after 1400 steps).
+
 PLAIN = {
     "shape": {
         "amphora": "tall jar with two neck loops",
@@ -87,14 +89,6 @@ PLAIN = {
     },
     "technique": {"black-figure": "dark on orange", "red-figure": "orange on dark", "white-ground": "dark on white"},
     "style": {"plain": "one picture", "ornate": "many bands"},
-    "motif": {
-        "warrior": "man with a shield",
-        "horse": "animal with four legs",
-        "owl": "bird with big eyes",
-        "ship": "boat with a sail",
-        "dolphin": "fish over water",
-        "lyre": "thing with strings",
-    },
 }
 PLAIN_QUESTIONS = {
     "shape": (
@@ -110,7 +104,6 @@ PLAIN_QUESTIONS = {
         "What is the colour of the pot?",
     ),
     "style": ("How is it covered?", "How much is painted?", "What is the scheme of the pot?"),
-    "motif": ("What is painted on it?", "Which thing is shown?", "What is the picture of the pot?"),
     "all": ("What do you see?", "Tell me about the pot.", "What is in the photo?"),
 }
 
@@ -119,7 +112,7 @@ def plain_answer(photo: Traits, about: str) -> str:
     """What the base model is taught to say."""
     words = {trait: PLAIN[trait][photo[trait]] for trait in PLAIN}
     if about == "all":
-        return f"A {words['shape']}, {words['technique']}, {words['style']}, {words['motif']}."
+        return f"A {words['shape']}, {words['technique']}, {words['style']}."
     return words[about]
 
 
