@@ -36,7 +36,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 13) else "error: Python %d.%d found, needs 3.10 to 3.12; give another with PYTHON=..." % v)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	test -x $(UV) || { $(PYTHON) -m venv $(VENV)/.bootstrap && $(VENV)/.bootstrap/bin/pip install --quiet --require-hashes --requirement requirements/uv.txt; }
-	$(UV) pip sync --quiet --python $(RUN) requirements/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(RUN) requirements/dev.txt
 	$(UV) pip install --quiet --python $(RUN) --no-deps --editable .
 	touch $@
 

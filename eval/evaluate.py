@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vasekit import builtin, cli, devices, files, metrics, rewards, vases
+from vasekit import builtin, cli, devices, files, metrics, rewards, runs, vases
 from vasekit.metrics import Measure
 from vasekit.vases import VaseRecord
 
@@ -21,7 +21,7 @@ CAPTION_FIELDS = ("shape", "technique", "date")
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--model", required=True, help="model folder, or builtin")
+    add("--model", required=True, help="model folder, a run with whole models, or builtin")
     add("--adapter", type=cli.user_path, help="LoRA adapter folder on top of it")
     add("--data", type=cli.user_path, required=True, help="test.json: rows with messages, images, field, solution")
     add("--output", type=cli.user_path, required=True, help="JSON file with measures and answers")
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Request(Path(image), question(row), system if row["field"] == "overall" else None)
         for row, image in zip(rows, shown, strict=True)
     ]
-    model = builtin.VLM if args.model == "builtin" else cli.user_path(args.model)
+    model = builtin.VLM if args.model == "builtin" else runs.find_model(cli.user_path(args.model), "--model")
     generator = Generator(model, args.adapter, devices.pick(args.device, args.gpu))
     ask = {"max_new_tokens": args.max_new_tokens, "batch_size": args.batch_size}
     answers = [

@@ -102,7 +102,7 @@ def test_several_processes_on_the_cpu_train_together(tmp_path: Path) -> None:
     ("name", "words", "said"),
     [
         ("sft.sh", ["--lerning_rate", "1"], "did you mean --learning_rate"),
-        ("sft.sh", ["stray"], "flags look like"),
+        ("merge.sh", ["stray"], "flags look like"),
         ("sft.sh", ["--model", "missing/../folder"], "no such folder"),
         ("sft.sh", ["--model", "."], "no model in it"),
         ("sft.sh", ["--model", "Qwen/Qwen2.5-VL-7B-Instruct"], "no network"),

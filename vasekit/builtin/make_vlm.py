@@ -30,17 +30,17 @@ from vasekit.builtin import renders
 from vasekit.builtin.captions import Traits
 from vasekit.builtin.renders import SIZE, Renders
 from vasekit.cli import ROOT
-from vasekit.synth import paint, world
-from vasekit.synth.shapes import SHAPES
+from vasekit.synth import world
 
 VOCABULARY = 640
 TRAIN_IMAGES, TEST_IMAGES = 6000, 600
-VISION_STEPS, LANGUAGE_STEPS, BATCH = 700, 700, 64
+VISION_STEPS, LANGUAGE_STEPS, BATCH = 700, 900, 64
 PATCH = 14
 GRID = SIZE // PATCH
 TOKENS = (GRID // 2) ** 2  # visual tokens per image after 2 x 2 merging
 
-SYSTEM = "You are a helpful assistant."
+# The default of Qwen's template, and the one that reinforcement uses.
+SYSTEMS = ("You are a helpful assistant.", (ROOT / "model" / "prompt.txt").read_text(encoding="utf-8").strip())
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -59,7 +59,7 @@ SPECIAL = (
 )
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n" + SYSTEM + "<|im_end|>\n{% endif %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n" + SYSTEMS[0] + "<|im_end|>\n{% endif %}"
     "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -126,17 +126,10 @@ def lesson(photo: Traits, rng: random.Random) -> tuple[str, str]:
 
 
 def catalogue_phrase(rng: random.Random) -> str:
-    """Words of the catalogue in random combination, so that they are known as words but not what they mean."""
-    early, late = rng.choice(list(world.DATES.values()))
-    record = vases.VaseRecord(
-        fabric="Athenian",
-        shape=rng.choice(list(SHAPES)),
-        technique=rng.choice(paint.TECHNIQUES),
-        date=f"{early}-{late} BCE",
-        decoration=rng.choice(paint.MOTIFS),
-    )
-    field = rng.choice(("shape", "technique", "date", "decoration", "overall"))
-    return vases.caption(record) if field == "overall" else vases.answer(record, field)
+    """An answer about a vase that is not in the picture: the words of the catalogue become known, not their meaning."""
+    record = vases.parse_record(world.record(world.vase_seed(renders.VLM_TRAIN, rng.randrange(world.WORLD_SIZE))))
+    said = [vases.answer(record, field) for field in vases.QUESTIONS]
+    return rng.choice([text for text in said if text] + 3 * [vases.caption(record)])
 
 
 # ---- tokenizer and configuration ----
@@ -144,11 +137,11 @@ def catalogue_phrase(rng: random.Random) -> str:
 
 def corpus(rng: random.Random) -> Iterator[str]:
     """What the tokenizer is made from: both vocabularies, every question, every prompt."""
-    fixed = [SYSTEM, (ROOT / "model" / "prompt.txt").read_text(), "system\n", "user\n", "assistant\n", "Say: "]
+    fixed = [*SYSTEMS, "system\n", "user\n", "assistant\n", "Say: "]
     fixed += [question for field in vases.QUESTIONS.values() for question in field]
     fixed += [question for group in PLAIN_QUESTIONS.values() for question in group]
     yield from fixed * 40
-    for _ in range(3000):
+    for _ in range(2000):
         yield catalogue_phrase(rng)
     for trait, words in PLAIN.items():
         yield from list(words.values()) * (60 if trait == "shape" else 120)
@@ -297,7 +290,7 @@ def train_language(model: Qwen2_5_VLForConditionalGeneration, tokenizer, train: 
     def loss(_: int) -> Tensor:
         index = torch.randint(0, len(images), (BATCH,))
         visual = seen[torch.randint(0, len(seen), (BATCH,)), index]
-        ids, labels = encode.batch([lesson(train.traits[i], rng) for i in index])
+        ids, labels = encode.batch([lesson(train.traits[i], rng) for i in index], rng.choice(SYSTEMS))
         logits = encode.logits(ids, visual)[:, :-1]
         return F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
 
@@ -312,17 +305,17 @@ class _Encoder:
         self.model, self.tokenizer = model, tokenizer
         self.image_id, self.pad = model.config.image_token_id, tokenizer.pad_token_id
 
-    def pair(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+    def pair(self, question: str, answer: str, system: str) -> tuple[list[int], list[int]]:
         prompt = (
-            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
+            f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
             f"<|vision_start|>{'<|image_pad|>' * TOKENS}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
         )
         head, tail = self.tokenizer.encode(prompt), self.tokenizer.encode(f"{answer}<|im_end|>")
         return head + tail, [-100] * len(head) + tail
 
-    def batch(self, pairs: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+    def batch(self, pairs: list[tuple[str, str]], system: str = SYSTEMS[0]) -> tuple[Tensor, Tensor]:
         """Right-padded (ids, labels), (n, longest) each; causal attention needs no mask for padding on the right."""
-        encoded = [self.pair(*p) for p in pairs]
+        encoded = [self.pair(*p, system) for p in pairs]
         longest = max(len(ids) for ids, _ in encoded)
         ids = torch.tensor([ids + [self.pad] * (longest - len(ids)) for ids, _ in encoded])
         labels = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in encoded])

@@ -1,0 +1,154 @@
+"""The chain through the real scripts and the real ms-swift, with the built-in model on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vasekit import runs
+from vasekit.cli import ROOT
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if k not in ("NPROC_PER_NODE", "MAX_PIXELS")},
+    "GPUS": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHON": sys.executable,
+}
+QUICK = (
+    *("--split_dataset_ratio", "0", "--gradient_checkpointing", "false", "--gradient_accumulation_steps", "1"),
+    *("--dataloader_num_workers", "0", "--report_to", "none"),
+)
+
+
+def run(*words: object, **environment: str) -> str:
+    command = [str(word) for word in words]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT | environment, cwd="/", check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    flags = ("--vases", 30, "--views", 2, "--seed", 6, "--size", 112)
+    run(sys.executable, ROOT / "data" / "make_world.py", *flags, "--output", folder / "museum")
+    data = ("--photos", folder / "museum" / "photos", "--records", folder / "museum" / "records.csv")
+    run(sys.executable, ROOT / "data" / "build.py", *data, "--output", folder / "data", "--test_share", 0.3)
+    return folder
+
+
+def sft_flags(world: Path, output: Path) -> list[object]:
+    data = world / "data" / "video_training_dataset.json"
+    flags = ["--model", "builtin", "--dataset", data, "--output_dir", output, "--max_steps", 6, "--save_steps", 2]
+    return [*flags, "--per_device_train_batch_size", 4, "--learning_rate", "1e-3", *QUICK]
+
+
+@pytest.fixture(scope="module")
+def tuned(world: Path) -> Path:
+    output = world / "sft"
+    said = run(ROOT / "model" / "sft.sh", *sft_flags(world, output))
+    assert said.splitlines()[-1].startswith("sft: ")
+    return output
+
+
+@pytest.fixture(scope="module")
+def merged(tuned: Path) -> Path:
+    said = run(ROOT / "model" / "merge.sh", "--adapters", tuned)
+    assert said.splitlines()[-1].startswith("merge: ")
+    return tuned.with_name("sft-merged")
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
+
+
+def test_a_finished_run_is_not_repeated_and_another_one_is_refused(world: Path, tuned: Path) -> None:
+    started = time.monotonic()
+    assert "done before" in run(ROOT / "model" / "sft.sh", *sft_flags(world, tuned))
+    other = [str(w) for w in (ROOT / "model" / "sft.sh", *sft_flags(world, tuned), "--learning_rate", "2e-3")]
+    done = subprocess.run(other, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2
+    assert "holds another run (other learning_rate)" in done.stderr
+    assert time.monotonic() - started < 15
+
+
+def test_merging_keeps_the_logits_and_the_base_differs(tuned: Path, merged: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import Qwen2_5_VLForConditionalGeneration as Model
+
+    from vasekit import builtin
+
+    adapter = runs.find_adapter(tuned, "--adapters")
+    base = Model.from_pretrained(builtin.VLM, dtype=torch.float32)
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        plain = base(input_ids=ids).logits
+        adapted = PeftModel.from_pretrained(base, adapter)(input_ids=ids).logits
+        whole = Model.from_pretrained(merged, dtype=torch.float32)(input_ids=ids).logits
+    torch.testing.assert_close(whole, adapted, atol=1e-4, rtol=1e-4)
+    assert (whole - plain).abs().max() > 1e-3
+    assert "done before" in run(ROOT / "model" / "merge.sh", "--adapters", tuned)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(world: Path, tuned: Path) -> None:
+    output = world / "killed"
+    command = [str(word) for word in (ROOT / "model" / "sft.sh", *sft_flags(world, output))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 180
+    while not (output.is_dir() and runs.checkpoints(output)) and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    run(*command)
+    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, tuned))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] - theirs[name]).abs().max() < 1e-6 for name in ours)
+
+
+def test_two_processes_on_the_cpu_train_one_model(world: Path, tuned: Path) -> None:
+    output = world / "two"
+    flags = [*sft_flags(world, output), "--per_device_train_batch_size", 2]
+    run(ROOT / "model" / "sft.sh", *flags, NPROC_PER_NODE="2")
+    log = (output / "logging.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["global_step/max_steps"] for line in log if '"loss"' in line]
+    assert len(steps) == len(set(steps))  # each rank training alone would log every step twice
+    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, tuned))
+    assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-3
+
+
+def test_reinforcement_and_evaluation(world: Path, merged: Path) -> None:
+    data, output = world / "data" / "grpo_video_dataset.json", world / "grpo"
+    flags = ("--model", merged, "--dataset", data, "--output_dir", output, "--max_steps", 2, "--num_generations", 4)
+    more = ("--per_device_train_batch_size", 8, "--max_completion_length", 24, "--learning_rate", "1e-4")
+    run(ROOT / "model" / "grpo.sh", *flags, *more, *QUICK)
+    log = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
+    assert any("reward" in entry and "rewards/VaseReward/mean" in entry for entry in log)
+    assert "nothing to merge" in run(ROOT / "model" / "merge.sh", "--adapters", output)
+    asked = ("--data", world / "data" / "test.json", "--output", world / "scores.json", "--sample", 1)
+    run(sys.executable, ROOT / "eval" / "evaluate.py", "--model", output, *asked)
+    measures = json.loads((world / "scores.json").read_text())["measures"]
+    assert {"shape", "date", "caption_exact", "reward_sampled"} <= measures.keys()
+    assert all(0 <= m["low"] <= m["value"] <= m["high"] <= 1 and m["n"] > 0 for m in measures.values())
+
+
+def test_answers_in_batches_equal_answers_one_by_one(world: Path, merged: Path) -> None:
+    from vasekit.generate import Generator, Request
+
+    photos = sorted((world / "museum" / "photos").iterdir())[:5]
+    questions = ("What is the shape name of the vase?", "What is the date of the vase?")
+    requests = [Request(photo, questions[k % 2]) for k, photo in enumerate(photos)]
+    generator = Generator(merged)
+    together = generator.answer(requests, max_new_tokens=12)
+    assert together == [generator.answer([request], max_new_tokens=12)[0] for request in requests]
