@@ -85,3 +85,19 @@ def test_tiny_vlm_is_a_real_qwen_with_token_ids_of_its_own() -> None:
     assert config["video_token_id"] == tokenizer.convert_tokens_to_ids("<|video_pad|>")
     text = "Athenian red-figure bell-krater, 500-475 BCE, owl. \u03b1\u03c9"
     assert tokenizer.decode(tokenizer.encode(text)) == text
+    generation = json.loads((builtin.VLM / "generation_config.json").read_text())
+    assert {config["image_token_id"], config["video_token_id"]} <= set(generation["suppress_tokens"])
+
+
+def test_the_tokenizer_splits_words_after_loading_as_it_did_in_training(tmp_path) -> None:
+    """transformers replaces a saved pre-tokenizer by Qwen's own: with another one, training would see other tokens."""
+    from transformers import AutoTokenizer
+
+    from vasekit.builtin import make_vlm
+
+    made = make_vlm.make_tokenizer(random.Random(0))
+    made.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    phrases = [make_vlm.catalogue_phrase(random.Random(k)) for k in range(100)]
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert [loaded.encode(p) for p in phrases] == [made.encode(p) for p in phrases]

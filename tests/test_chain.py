@@ -121,8 +121,8 @@ def test_two_processes_on_the_cpu_train_one_model(world: Path, tuned: Path) -> N
     output = world / "two"
     flags = [*sft_flags(world, output), "--per_device_train_batch_size", 2]
     run(ROOT / "model" / "sft.sh", *flags, NPROC_PER_NODE="2")
-    log = (output / "logging.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["global_step/max_steps"] for line in log if '"loss"' in line]
+    log = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
+    steps = [entry["global_step/max_steps"] for entry in log if "loss" in entry]
     assert len(steps) == len(set(steps))  # each rank training alone would log every step twice
     ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, tuned))
     assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-3

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vasekit import doctor, flags, runs
+from vasekit import builtin, doctor, flags, runs
 from vasekit.cli import ROOT, UserError
 from vasekit.files import write_json
 
@@ -57,6 +57,7 @@ def test_published_parameters_are_the_defaults(tmp_path: Path) -> None:
         "--lora_rank 8",
         "--lora_alpha 32",
         "--target_modules all-linear",
+        f"--model {builtin.VLM}",
         "--num_train_epochs 2",
         "--learning_rate 1e-4",
         "--gradient_accumulation_steps 16",

@@ -193,7 +193,7 @@ def test_weights_from_a_file(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UserError, match="not a file of weights"):
         quality.make(Settings("resnet18", 32), str(tmp_path / "text.pth"), 0)
-    with pytest.raises(UserError, match="imagenet, none, or a file"):
+    with pytest.raises(UserError, match="imagenet, builtin, none, or a file"):
         quality.make(Settings("resnet18", 32), "nowhere", 0)
 
 

@@ -20,7 +20,9 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if k not in ("GPUS", "MAKEFLAGS")} | environment
-    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, env=env, check=False)
+    return subprocess.run(
+        ["make", "--no-print-directory", *words], cwd=ROOT, capture_output=True, text=True, env=env, check=False
+    )
 
 
 def test_help_is_the_default_and_lists_every_target() -> None:
@@ -57,6 +59,14 @@ def test_help_is_quick_from_any_folder_and_unknown_flags_are_one_line(path: Path
     wrong = subprocess.run([sys.executable, path.name, "--nonsense"], capture_output=True, text=True, cwd=path.parent)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ENTRY_POINTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_python_without_the_packages_is_told_what_to_do(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-S", path], capture_output=True, text=True, check=False)  # no site-packages
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "make setup" in done.stderr
 
 
 def imports(path: Path, top_level: bool) -> set[str]:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vasekit import builtin, cli, doctor, files, flags, runs
 from vasekit.cli import UserError
@@ -61,40 +62,25 @@ def grpo(defaults: Flags, user: Flags) -> int:
 
 
 def _train(stage: str, command: str, defaults: Flags, user: Flags) -> int:
-    own = {name: user.pop(name, None) is not None for name in OWN}
+    fresh, dry_run = (user.pop(name, None) is not None for name in OWN)
     environment = dict(os.environ)
-    gpus, processes = doctor.devices(environment)
-    given = defaults | _ALWAYS | user
-    flags.check_known(command, given)
-    doctor.check_model(given)
-    rows = doctor.check_dataset(given, need_solution=stage == "grpo")
-    if stage == "grpo":
-        doctor.check_generations(given, processes)
-    output = Path(given["output_dir"][0]).expanduser().absolute()
-    given["output_dir"] = [str(output)]
-    for name, values in _for_device(gpus, processes, environment).items():
-        if name not in user:
-            given[name] = values
-    _for_model(given, user, environment)
-    doctor.writable(output)
-    identity = _identity(given)
-    if own["fresh"] and runs.read(output).get("identity"):
+    given, facts = _checked(stage, command, defaults, user, environment)
+    output = Path(given["output_dir"][0])
+    if fresh and runs.read(output).get("identity"):
         shutil.rmtree(output)
-    doctor.check_output(output, identity)
-    before = runs.read(output)
-    if before.get("finished"):
-        print(f"{stage}: done before, {before['finished']['checkpoint']} (--fresh starts over)")
+    doctor.check_output(output, facts["identity"])
+    if finished := runs.read(output).get("finished"):
+        print(f"{stage}: done before, {finished['checkpoint']} (--fresh starts over)")
         return 0
     saved = runs.checkpoints(output) if output.exists() else []
     if saved and "resume_from_checkpoint" not in given:
         print(f"{stage}: going on from {saved[-1]}")
         given["resume_from_checkpoint"] = [str(saved[-1])]
     argv = _swift(command, given)
-    if own["dry_run"]:
+    if dry_run:
         print(shlex.join(argv))
         return 0
-    note = {"stage": stage, "identity": identity, "command": argv, "rows": rows, "processes": processes, "gpus": gpus}
-    note |= {"versions": cli.versions("ms-swift", "torch", "transformers", "peft", "trl")}
+    note = facts | {"command": argv, "versions": cli.versions("ms-swift", "torch", "transformers", "peft", "trl")}
     files.write_json(output / runs.RUN, note)
     watch = cli.Stopwatch()
     if status := _run(argv, environment):
@@ -104,12 +90,30 @@ def _train(stage: str, command: str, defaults: Flags, user: Flags) -> int:
     final = runs.checkpoints(output)
     if not final:
         raise UserError(f"--output_dir {output}: swift {command} left no complete checkpoint")
-    seconds = watch.seconds
-    files.write_json(
-        output / runs.RUN, note | {"finished": {"checkpoint": str(final[-1]), "seconds": round(seconds, 2)}}
-    )
-    watch.close(stage, f"{final[-1]}", rows, "rows")
+    finished = {"checkpoint": str(final[-1]), "seconds": round(watch.seconds, 2)}
+    files.write_json(output / runs.RUN, note | {"finished": finished})
+    watch.close(stage, f"{final[-1]}", facts["rows"], "rows")
     return 0
+
+
+def _checked(
+    stage: str, command: str, defaults: Flags, user: Flags, environment: dict[str, str]
+) -> tuple[Flags, dict[str, Any]]:
+    """All flags of a run, and what run.json says of it; refuses what can't work. Changes `environment` to fit."""
+    gpus, processes = doctor.devices(environment)
+    given = defaults | _ALWAYS | user
+    flags.check_known(command, given)
+    doctor.check_model(given)
+    rows = doctor.check_dataset(given, need_solution=stage == "grpo")
+    if stage == "grpo":
+        doctor.check_generations(given, processes)
+    output = Path(given["output_dir"][0]).expanduser().absolute()
+    doctor.writable(output)
+    fitting = _for_device(gpus, processes, environment)
+    given |= {name: values for name, values in fitting.items() if name not in user} | {"output_dir": [str(output)]}
+    _for_model(given, user, environment)
+    facts = {"stage": stage, "identity": _identity(given), "rows": rows, "processes": processes, "gpus": gpus}
+    return given, facts
 
 
 def _for_device(gpus: int, processes: int, environment: dict[str, str]) -> Flags:

@@ -131,7 +131,7 @@ def _augment(images: Tensor) -> Tensor:
     mirrored = (torch.rand(len(images)) < 0.5).view(-1, 1, 1, 1)
     x = torch.where(mirrored, images.flip(3), images)
     x = torch.roll(x, shift, (2, 3)).float() / 255
-    x = x * (1 + 0.15 * torch.randn(len(x), 1, 1, 1)) + 0.04 * torch.randn(len(x), 1, *x.shape[2:])
+    x = x * (1 + 0.15 * torch.randn(len(x), 1, 1, 1)) + 0.02 * torch.randn(len(x), 1, *x.shape[2:])
     return (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 

@@ -151,7 +151,8 @@ def make_tokenizer(rng: random.Random) -> Qwen2TokenizerFast:
     """Byte-level BPE with the special tokens of Qwen2.5-VL, in its order, behind a small vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # transformers puts Qwen's own splitting (every digit alone) in place of the saved one whenever it loads the folder.
+    tokenizer.pre_tokenizer = Qwen2TokenizerFast().backend_tokenizer.pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     size = VOCABULARY - len(SPECIAL)
@@ -396,6 +397,8 @@ def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer, folder: Path) -> 
         pad_token_id=ids("<|endoftext|>"),
         bos_token_id=ids("<|endoftext|>"),
         do_sample=True,
+        # A sampled placeholder would be taken for a picture that isn't there.
+        suppress_tokens=[ids("<|image_pad|>"), ids("<|video_pad|>")],
     )
     model.to(torch.bfloat16).save_pretrained(folder)
     limits = {"min_pixels": 28 * 28, "max_pixels": SIZE * SIZE}

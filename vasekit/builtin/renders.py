@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from vasekit.builtin.captions import Traits, traits_of
 from vasekit.synth import world
 from vasekit.synth.world import Photo
 
 SIZE = 112
+_TAKEN = (112, 128, 128, 224)  # pixels of the photographs before they are scaled
 # One reserved world per use, so that no vase is seen twice.
 CLIP_TRAIN, CLIP_TEST, CLIP_VIEWS, VLM_TRAIN, VLM_TEST = range(world.RESERVED + 1, world.RESERVED + 6)
 
@@ -25,7 +28,7 @@ _CONDITIONS = {
     "drawing": 0.03,
     "not_a_vase": 0.03,
 }
-_VIEWS = dict(zip(world.VIEWS, (0.28, 0.2, 0.1, 0.1, 0.16, 0.08, 0.08), strict=True))
+_VIEWS = dict(zip(world.VIEWS, (0.28, 0.18, 0.1, 0.1, 0.2, 0.07, 0.07), strict=True))
 
 
 @dataclass(frozen=True)
@@ -76,4 +79,9 @@ def _render(photos: list[Photo]) -> Renders:
 
 
 def _pixels(photo: Photo) -> np.ndarray:
-    return np.asarray(photo.take(SIZE))
+    """As a model gets to see a delivered photograph: saved as JPEG at some size, read, and scaled."""
+    size = int(np.random.default_rng([photo.seed, 9, photo.photo]).choice(_TAKEN))
+    delivered = io.BytesIO()
+    photo.take(size).save(delivered, "JPEG", quality=90)
+    with Image.open(delivered) as picture:
+        return np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC))
