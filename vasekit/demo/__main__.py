@@ -94,7 +94,7 @@ def steps(out: Path) -> list[Step]:
             script(
                 "model/sft.sh",
                 *("--dataset", data / "video_training_dataset.json", "--output_dir", sft, *builtin),
-                *("--num_train_epochs", 2, "--per_device_train_batch_size", 16, "--gradient_accumulation_steps", 1),
+                *("--num_train_epochs", 3, "--per_device_train_batch_size", 16, "--gradient_accumulation_steps", 1),
                 *("--learning_rate", "4e-3", "--logging_steps", 20, "--save_steps", 400, *QUICK),
             ),
             sft,
@@ -106,9 +106,10 @@ def steps(out: Path) -> list[Step]:
             script(
                 "model/grpo.sh",
                 *("--model", merged, "--dataset", data / "grpo_video_dataset.json", "--output_dir", grpo),
-                *("--max_steps", 80, "--per_device_train_batch_size", 128, "--gradient_accumulation_steps", 1),
-                *("--num_generations", 8, "--learning_rate", "1e-3", "--lr_scheduler_type", "constant"),
-                *("--weight_decay", 0, "--max_completion_length", 28, "--save_steps", 20, *QUICK),
+                *("--max_steps", 60, "--per_device_train_batch_size", 128, "--gradient_accumulation_steps", 1),
+                *("--num_generations", 8, "--learning_rate", "4e-4", "--lr_scheduler_type", "cosine"),
+                *("--weight_decay", 0, "--freeze_vit", "true", "--max_completion_length", 28, "--save_steps", 20),
+                *QUICK,
             ),
             grpo,
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 from vasekit import files
 from vasekit.demo import page
 from vasekit.demo.page import Picture, mark_up
+from vasekit.metrics import paired_gain
 
 FIELDS = ("shape", "technique", "date")
 # (measure, what it is): the order of the table.
@@ -22,16 +23,15 @@ MEASURES = {
     "grpo.reward_after": "reward of sampled captions (T = 1) after GRPO",
     "grpo.exact_before": "greedy captions with shape, technique and date right before GRPO",
     "grpo.exact_after": "greedy captions with shape, technique and date right after GRPO",
+    "grpo.exact_gain": "gain of these, vase by vase",
 }
 
 
 def collect(out: Path) -> dict[str, dict]:
     """The measures, each {value, low, high, n}."""
 
-    def read(name: str) -> dict:
-        return files.read_json(out / "eval" / f"{name}.json", "demo")["measures"]
-
-    sft, permuted, grpo = read("sft"), read("sft_permuted"), read("grpo")
+    sft, permuted, grpo = (_evaluation(out, name)["measures"] for name in ("sft", "sft_permuted", "grpo"))
+    before, after = (_captions_of(out, name) for name in ("sft", "grpo"))
     return {
         **files.read_json(out / "judge" / "measures.json", "demo"),
         **{f"sft.{field}": sft[field] for field in FIELDS},
@@ -40,7 +40,17 @@ def collect(out: Path) -> dict[str, dict]:
         "grpo.reward_after": grpo["reward_sampled"],
         "grpo.exact_before": sft["caption_exact"],
         "grpo.exact_after": grpo["caption_exact"],
+        "grpo.exact_gain": paired_gain([before[v]["right"] for v in before], [after[v]["right"] for v in before]),
     }
+
+
+def _evaluation(out: Path, name: str) -> dict:
+    return files.read_json(out / "eval" / f"{name}.json", "demo")
+
+
+def _captions_of(out: Path, name: str) -> dict[str, dict]:
+    """Greedy captions by vase."""
+    return {row["vase"]: row for row in _evaluation(out, name)["answers"] if row["field"] == "overall"}
 
 
 def write(out: Path, seconds: dict[str, float]) -> None:
@@ -178,14 +188,7 @@ def _logged(path: Path, key: str) -> list[tuple[float, float]]:
 
 
 def _captions(out: Path) -> str:
-    before, after = (
-        {
-            row["vase"]: row
-            for row in files.read_json(out / "eval" / f"{name}.json", "demo")["answers"]
-            if row["field"] == "overall"
-        }
-        for name in ("sft", "grpo")
-    )
+    before, after = (_captions_of(out, name) for name in ("sft", "grpo"))
     changed = [vase for vase in before if before[vase]["answer"] != after[vase]["answer"]]
     return page.gallery(
         (

@@ -158,9 +158,9 @@ _MISSING = {
     "Technique": 0.15,
     "Shape Name": 0.03,
     "Provenance": 0.6,
-    "Date": 0.35,
+    "Date": 0.65,
     "Attributed To": 0.6,
-    "Decoration": 0.3,
+    "Decoration": 0.85,
     "Collection Record": 0.3,
     "Licence": 0.1,
 }
