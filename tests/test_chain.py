@@ -117,15 +117,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(world: Path, tuned: Path) -> N
     assert all((ours[name] - theirs[name]).abs().max() < 1e-6 for name in ours)
 
 
-def test_two_processes_on_the_cpu_train_one_model(world: Path, tuned: Path) -> None:
-    output = world / "two"
-    flags = [*sft_flags(world, output), "--per_device_train_batch_size", 2]
+def test_two_processes_on_the_cpu_train_one_model(world: Path) -> None:
+    alone, output = world / "one", world / "two"
+    still = ("--lora_dropout", 0)  # dropout's draws depend on the number of processes
+    run(ROOT / "model" / "sft.sh", *sft_flags(world, alone), *still)
+    flags = [*sft_flags(world, output), *still, "--per_device_train_batch_size", 2]
     run(ROOT / "model" / "sft.sh", *flags, NPROC_PER_NODE="2")
     log = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
     steps = [entry["global_step/max_steps"] for entry in log if "loss" in entry]
     assert len(steps) == len(set(steps))  # each rank training alone would log every step twice
-    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, tuned))
-    assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-3
+    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, alone))
+    assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-4
 
 
 def test_reinforcement_and_evaluation(world: Path, merged: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vasekit import builtin, doctor, flags, runs
+from vasekit import builtin, doctor, flags, launch, runs
 from vasekit.cli import ROOT, UserError
 from vasekit.files import write_json
 
@@ -181,3 +181,12 @@ def test_after_full_tuning_there_is_nothing_to_merge(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_table_of_flags_is_that_of_the_installed_ms_swift() -> None:
     assert json.loads(flags.TABLE.read_text()) == flags.installed()
+
+
+def test_two_runs_on_one_machine_meet_on_ports_of_their_own() -> None:
+    first, second, set_by_user, cluster = {}, {}, {"MASTER_PORT": "29501"}, {"NNODES": "2"}
+    for environment in (first, second, set_by_user, cluster):
+        launch._own_port(2, environment)
+    assert first["MASTER_PORT"] != second["MASTER_PORT"]
+    assert set_by_user == {"MASTER_PORT": "29501"}
+    assert "MASTER_PORT" not in cluster  # every node must know it

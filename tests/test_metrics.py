@@ -9,10 +9,11 @@ from scipy import stats
 from vasekit import decide, metrics
 
 
-@pytest.mark.parametrize(("k", "n"), [(57, 70), (0, 10), (10, 10), (1, 400)])
+@pytest.mark.parametrize(("k", "n"), [(57, 70), (0, 5), (10, 10), (1, 400)])
 def test_wilson_equals_scipy(k: int, n: int) -> None:
     theirs = stats.binomtest(k, n).proportion_ci(method="wilson")
     assert metrics.wilson(k, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert metrics.wilson(k, n)[0] <= k / n <= metrics.wilson(k, n)[1]
 
 
 def test_auc_equals_mann_whitney_with_ties() -> None:

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -109,11 +110,20 @@ def _checked(
         doctor.check_generations(given, processes)
     output = Path(given["output_dir"][0]).expanduser().absolute()
     doctor.writable(output)
+    _own_port(processes, environment)
     fitting = _for_device(gpus, processes, environment)
     given |= {name: values for name, values in fitting.items() if name not in user} | {"output_dir": [str(output)]}
     _for_model(given, user, environment)
     facts = {"stage": stage, "identity": _identity(given), "rows": rows, "processes": processes, "gpus": gpus}
     return given, facts
+
+
+def _own_port(processes: int, environment: dict[str, str]) -> None:
+    """A free port for this run's processes to meet on: two runs on one machine can't share torchrun's default."""
+    if processes > 1 and environment.get("NNODES", "1") == "1" and "MASTER_PORT" not in environment:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            environment["MASTER_PORT"] = str(probe.getsockname()[1])
 
 
 def _for_device(gpus: int, processes: int, environment: dict[str, str]) -> Flags:

@@ -24,7 +24,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, z2 = successes / n, _Z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exact at the ends, where rounding could put the bound on the wrong side of the share.
+    return (centre - half if successes else 0.0), (centre + half if successes < n else 1.0)
 
 
 def proportion(successes: int, n: int) -> Measure:
