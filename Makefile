@@ -60,12 +60,22 @@ format: $(STAMP) ## let ruff and shfmt write their form
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/shfmt -i 4 -w model/*.sh filter/*.sh .ci/run
 
-classifier: $(STAMP) ## sort photographs by quality: SOURCE_DIR= TARGET_DIR= MODEL_PATH=
+classifier: $(STAMP) ## train the quality classifier: DATA_DIR= (with 0/ and 1/) OUTPUT=
+	$(RUN) filter/model.py $(call flag,DATA_DIR,data_dir) $(call flag,OUTPUT,output) $(ARGS)
+
+sort: $(STAMP) ## sort photographs by quality: SOURCE_DIR= TARGET_DIR= MODEL_PATH=
 	$(RUN) filter/classifier.py $(call flag,SOURCE_DIR,source_dir) $(call flag,TARGET_DIR,target_dir) $(call flag,MODEL_PATH,model_path) $(ARGS)
 
-filter: $(STAMP) ## CLIP quality filter, then the best view per vase: INPUT_DIR= OUTPUT_DIR= MODEL=
-	$(RUN) filter/clipfilter1.py $(call flag,INPUT_DIR,input_dir) $(call flag,OUTPUT_DIR,output_dir) $(call flag,MODEL,model) $(ARGS)
-	$(RUN) filter/clipfilter2.py $(if $(OUTPUT_DIR),--input_dir "$(OUTPUT_DIR)/accepted" --output_dir "$(OUTPUT_DIR)") $(call flag,MODEL,model)
+BOTH = $(call flag,MODEL,model) $(call flag,VIEWS,views) $(call flag,VIEW_PATTERN,view_pattern) $(call flag,SCORES,scores) --yes
+# With a classifier, what it takes for good photographs goes on; it lies beside the output folder (default: images3).
+SORTED = $(if $(OUTPUT_DIR),$(OUTPUT_DIR)-sorted,images3)
+filter: $(STAMP) ## [classifier,] CLIP quality filter, best view per vase: INPUT_DIR= OUTPUT_DIR= MODEL_PATH= THRESHOLD= KEEP= MODEL=
+ifdef MODEL_PATH
+	$(RUN) filter/classifier.py $(call flag,INPUT_DIR,source_dir) --target_dir "$(SORTED)" --model_path "$(MODEL_PATH)" $(call flag,SCORES,scores) --yes
+endif
+	$(RUN) filter/clipfilter1.py $(if $(MODEL_PATH),--input_dir "$(SORTED)/1",$(call flag,INPUT_DIR,input_dir)) \
+	    $(call flag,OUTPUT_DIR,output_dir) $(call flag,THRESHOLD,threshold) $(call flag,KEEP,keep) $(BOTH) $(ARGS)
+	$(RUN) filter/clipfilter2.py $(if $(OUTPUT_DIR),--input_dir "$(OUTPUT_DIR)/accepted" --output_dir "$(OUTPUT_DIR)") $(BOTH)
 
 data: $(STAMP) ## training files from photographs and records: PHOTOS= RECORDS= OUTPUT=
 	$(RUN) data/build.py $(call flag,PHOTOS,photos) $(call flag,RECORDS,records) $(call flag,OUTPUT,output) $(ARGS)
@@ -102,4 +112,4 @@ clean: ## remove what demo and tests wrote, and caches
 	rm -rf output/demo .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-.PHONY: help setup demo test test-fast lint format classifier filter data sft merge grpo train hf2megatron builtin lock clean
+.PHONY: help setup demo test test-fast lint format classifier sort filter data sft merge grpo train hf2megatron builtin lock clean

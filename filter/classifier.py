@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vasekit import cli, devices, files, images, pipeline, quality
+from vasekit import cli, devices, files, images, pipeline, quality, stages
 
 # The documented settings; each is the default of a flag. DEFAULT_GPU was 2: None takes the first there is.
 DEFAULT_GPU = None
@@ -28,34 +28,36 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model_path", type=cli.user_path, default=cli.default_path(MODEL_PATH), help="made by filter/model.py")
     add("--source_dir", type=cli.user_path, default=cli.default_path(SOURCE_DIR), help="photographs, searched through")
     add("--target_dir", type=cli.user_path, default=cli.default_path(TARGET_DIR), help="replaced as a whole")
-    add("--batch_size", type=cli.positive_int, default=BATCH_SIZE, help="images classified at a time")
     add("--confidence_threshold", type=cli.share, default=0.5, help="probability from which an image is high quality")
-    add("--workers", type=cli.positive_int, default=pipeline.DEFAULT_WORKERS, help="threads that decode")
-    add("--link", choices=("copy", "hard", "sym"), default="copy", help="how files get into 0/ and 1/")
-    devices.add_flags(parser, DEFAULT_GPU)
+    stages.add_flags(parser, BATCH_SIZE, DEFAULT_GPU)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    paths = images.need_images(cli.need_dir(args.source_dir, "--source_dir"), "--source_dir")
-    cli.need_apart(args.source_dir, args.target_dir, "--source_dir --target_dir")
-    files.claim_dir(args.target_dir, "--target_dir", (REPORT,), quality.CLASSES)
+    root = cli.need_dir(args.source_dir, "--source_dir")
+    paths = images.need_images(root, "--source_dir")
+    cli.need_apart(root, args.target_dir, "--source_dir --target_dir")
+    files.claim_dir(args.target_dir, "--target_dir", (REPORT,), (*quality.CLASSES, "errors"))
     cli.need_file(args.model_path, "--model_path")
-    device = devices.pick(args.device, args.gpu)
-    model, settings = quality.load(args.model_path, "--model_path", device)
+    key = stages.fingerprint(args, paths)
+    if done := stages.unchanged(args.target_dir / REPORT, key, partial(placed, args)):
+        print(f"classifier: unchanged, {done['high_quality_images']:,} high quality -> {args.target_dir}")
+        return 0
+    stages.may_replace(args, args.target_dir / REPORT, "--target_dir")
     watch = cli.Stopwatch()
-    prepare = partial(quality.to_pixels, size=settings.image_size)
-    scorer = partial(quality.probabilities, model, device=device)
-    outcomes = pipeline.score(paths, prepare, scorer, args.batch_size, args.workers)
-    good = pipeline.readable(outcomes, "--source_dir")
+    using = devices.pick_all(args.device, args.gpu)
+    scorer = quality.Scorer(args.model_path)
+    _, settings = quality.load(args.model_path, "--model_path", "cpu")  # refuse what is no checkpoint before reading
+    outcomes = pipeline.score(paths, scorer, using, args.scores, args.batch_size, args.workers)
     results = [
         {
-            "filename": images.target_name(outcome.path, args.source_dir).as_posix(),
-            "probability": outcome.value,
-            "label": int(outcome.value >= args.confidence_threshold),
+            "filename": images.target_name(outcome.path, root).as_posix(),
+            "probability": float(outcome.value[0]),
+            "label": int(outcome.value[0] >= args.confidence_threshold),
+            "sha256": outcome.sha256,
         }
-        for outcome in good
+        for outcome in pipeline.readable(outcomes, "--source_dir")
     ]
     high = sum(row["label"] for row in results)
     report = {
@@ -65,25 +67,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         "error_images": len(paths) - len(results),
         "confidence_threshold": args.confidence_threshold,
         "results": results,
-        "errors": pipeline.errors(outcomes, args.source_dir),
-        "model": {"sha256": files.sha256(args.model_path), "device": device, **vars(settings)},
+        "errors": pipeline.errors(outcomes, root),
+        "model": {**scorer.identity, **vars(settings)},
         "settings": cli.settings(args),
         "versions": cli.versions("torch", "torchvision", "pillow"),
         "processing_time_seconds": round(watch.seconds, 3),
+        "fingerprint": key,
     }
+    what = f"{high:,} high quality, {len(results) - high:,} low, {report['error_images']:,} unreadable"
+    if args.dry_run:
+        return stages.finish("classifier", f"{what}; dry run, nothing written", report, args, watch)
+    write(report, args)
+    return stages.finish("classifier", f"{what} -> {args.target_dir}", report, args, watch)
+
+
+def placed(args: argparse.Namespace, report: dict) -> Iterator[Path]:
+    """Where the photographs of a report lie."""
+    return (args.target_dir / str(row["label"]) / row["filename"] for row in report["results"])
+
+
+def write(report: dict, args: argparse.Namespace) -> None:
+    """Build the new folder aside and swap it in: nothing of an earlier threshold stays."""
     with files.staging_dir(args.target_dir) as stage:
         for name in quality.CLASSES:
             (stage / name).mkdir()
-        for row in results:
+        for row in report["results"]:
             name = row["filename"]
             files.place(args.source_dir / name, stage / str(row["label"]) / name, args.link)
+        stages.write_errors(stage, report["errors"])
         files.write_json(stage / REPORT, report)
-    what = (
-        f"{high:,} high quality, {len(results) - high:,} low, {report['error_images']:,} unreadable"
-        f" -> {args.target_dir}"
-    )
-    watch.close("classifier", what, len(paths), "images")
-    return 0
 
 
 if __name__ == "__main__":

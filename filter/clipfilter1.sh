@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The quality filter by menu: sorts photographs into complete vases and fragments.
-#   filter/clipfilter1.sh             asks what to do
-#   filter/clipfilter1.sh 2 [FLAGS]   does it without asking; FLAGS go to clipfilter1.py
-# Runs on one GPU, or on the CPU where there is none.
+#   filter/clipfilter1.sh                    asks what to do
+#   filter/clipfilter1.sh WORD [FLAGS]       does it: analyze, auto, threshold X, cpu, gpu N, quick, or the menu's number
+# FLAGS go to clipfilter1.py. Runs on one GPU, or on the CPU where there is none.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,27 +32,42 @@ elif [[ -t 0 ]]; then
     menu
     read -rp "Choose [1-6]: " choice
 else
-    fail "no terminal to ask on; give a number from 1 to 6 as the first argument"
+    fail "no terminal to ask on; give one of: analyze, auto, threshold X, cpu, gpu N, quick"
 fi
+
+# The next word if it looks like a number, else what the person answers.
+number() {
+    if [[ ${1-} =~ ^[-+]?[0-9.]+$ ]]; then
+        echo "$1"
+    else
+        [[ -t 0 ]] || fail "no terminal to ask on; give the $2, as in: $(basename "$0") $3"
+        read -rp "$2: " answer
+        echo "$answer"
+    fi
+}
 
 flags=()
 case $choice in
-1) flags+=(--analyze_only) ;;
-2) ;;
-3)
-    if [[ ${1-} =~ ^[-+]?[0-9.]+$ ]]; then
-        flags+=(--threshold "$1")
-        shift
-    elif [[ " $* " != *" --threshold"[=\ ]* ]]; then
-        [[ -t 0 ]] || fail "no terminal to ask on; give the threshold: $0 3 0.15"
-        read -rp "Threshold: " threshold
-        flags+=(--threshold "$threshold")
+1 | analyze) flags+=(--analyze_only) ;;
+2 | auto) ;;
+3 | threshold)
+    if [[ " $* " != *" --threshold"[=\ ]* ]]; then
+        value=$(number "${1-}" threshold "threshold 0.15")
+        flags+=(--threshold "$value")
+        [[ $value != "${1-}" ]] || shift
     fi
     ;;
-4) flags+=(--device cpu) ;;
-5) flags+=(--device cuda:1) ;;
-6) flags+=(--analyze_only --sample_size 100) ;;
-*) fail "option $choice: give a number from 1 to 6" ;;
+4 | cpu) flags+=(--device cpu) ;;
+5 | gpu)
+    index=1
+    if [[ $choice == gpu ]]; then
+        index=$(number "${1-}" "GPU" "gpu 0")
+        [[ $index != "${1-}" ]] || shift
+    fi
+    flags+=(--device "cuda:$index")
+    ;;
+6 | quick) flags+=(--analyze_only --sample_size 100) ;;
+*) fail "$choice: give analyze, auto, threshold X, cpu, gpu N, quick, or a number from 1 to 6" ;;
 esac
 
 exec "$PYTHON" "$here/clipfilter1.py" "${flags[@]}" "$@"

@@ -51,7 +51,9 @@ def sample() -> renders.Renders:
 def test_tiny_clip_tells_whole_vases_from_broken_ones(sample: renders.Renders) -> None:
     from vasekit.builtin import make_clip
 
-    complete, fragments = make_clip.similarities(clip.load("builtin"), sample.images).T
+    complete, fragments = make_clip.similarities(
+        clip.Scorer(clip.resolve("builtin"), None, None, "fp32"), sample.images
+    ).T
     quality, condition = complete - fragments, np.array([t["condition"] for t in sample.traits])
     assert metrics.auc(quality[condition == "whole"], quality[condition == "sherds"])["value"] > 0.95
     assert metrics.auc(quality[condition == "whole"], quality[np.isin(condition, world.BROKEN)])["value"] > 0.85

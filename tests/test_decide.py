@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vasekit import decide
+from vasekit.images import parse_name
 
 
 def test_the_share_kept_is_the_share_asked_for():
@@ -28,8 +29,8 @@ def test_samples_are_seeded_sorted_and_never_larger_than_the_whole():
 
 def test_best_view_groups_by_vase_whatever_the_case():
     scores = [("a/X_1_ac001001.jpg", 0.1), ("x_2_bc001001.jpe", 0.3), ("Y_1.jpg", 0.2), ("odd.jpg", 0.0)]
-    choices = decide.best_views((Path(name), score) for name, score in scores)
-    assert [(c.vase, c.views[0][0].name) for c in choices] == [
+    choices = decide.best_views((name, parse_name(name), score) for name, score in scores)
+    assert [(c.vase, Path(c.views[0][0]).name) for c in choices] == [
         ("odd", "odd.jpg"),
         ("X", "x_2_bc001001.jpe"),
         ("Y", "Y_1.jpg"),
@@ -39,8 +40,36 @@ def test_best_view_groups_by_vase_whatever_the_case():
 
 
 def test_ties_are_broken_by_name_not_by_order():
-    rows = [(Path("v_2.jpg"), 0.5), (Path("v_1.jpg"), 0.5)]
-    assert decide.best_views(rows)[0].views[0][0] == decide.best_views(rows[::-1])[0].views[0][0] == Path("v_1.jpg")
+    rows = [(name, parse_name(name), 0.5) for name in ("v_2.jpg", "v_1.jpg")]
+    for order in (rows, rows[::-1]):
+        (choice,) = decide.best_views(order)
+        assert choice.views[0][0] == "v_1.jpg"
+        assert choice.reason == "tie, first by name"
+
+
+def test_what_a_person_chose_wins() -> None:
+    rows = [("v_1.jpg", parse_name("v_1.jpg"), 0.9), ("v_2.jpg", parse_name("v_2.jpg"), 0.4)]
+    (choice,) = decide.best_views(rows, chosen=["v_2.jpg"])
+    assert (choice.views[0][0], choice.reason) == ("v_2.jpg", "override")
+    assert choice.margin == pytest.approx(-0.5)
+
+
+def test_verdicts_put_the_person_first_then_duplicates_then_the_score() -> None:
+    names, scores = ["a", "b", "c", "d"], [0.9, 0.8, 0.1, 0.8]
+    found = decide.verdicts(names, scores, 0.5, {"a": "reject", "c": "accept"}, {"b": "d", "c": "d"})
+    assert [(v.accepted, v.reason) for v in found] == [
+        (False, "override"),
+        (False, "near-duplicate of d"),
+        (True, "override"),
+        (True, "score"),
+    ]
+    assert decide.verdicts(["x"], [0.5], 0.5, {}, {})[0].accepted, "the threshold itself is accepted"
+
+
+def test_near_duplicates_stay_within_a_vase_and_chain() -> None:
+    hashes = [0, 0b111111, 0b111111111111, 2**64 - 1, 0]
+    assert decide.near_duplicates(hashes, ["v", "v", "v", "v", "w"]) == [[0, 1, 2]]
+    assert decide.near_duplicates(hashes, ["v", "v", "v", "v", "w"], bits=5) == []
 
 
 def test_split_keeps_vases_together_and_stratifies():

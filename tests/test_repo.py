@@ -128,3 +128,11 @@ def test_nothing_of_the_machine_is_committed() -> None:
         if path.suffix in (".safetensors", ".jpg", ".png") or not path.is_file() or path.name == "test_repo.py":
             continue
         assert not suspects.search(path.read_text(encoding="utf-8", errors="replace")), name
+
+
+def test_nothing_trusts_remote_code_or_installs_unasked() -> None:
+    folders = ("filter", "data", "model", "plugin", "eval", "vasekit")
+    for path in (p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".sh")):
+        text = path.read_text()
+        assert not re.search(r"trust_remote_code\W+[Tt]rue", text), path
+        assert path.suffix != ".sh" or not re.search(r"\bpip3? install", text), path

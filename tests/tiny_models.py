@@ -8,8 +8,11 @@ from pathlib import Path
 WORDS = ("a", "the", "of", "in", "with", "vase", "whole", "complete", "broken", "piece", "fragments", "front", "view")
 
 
-def make_clip(folder: Path, size: int = 32, seed: int = 0) -> Path:
-    """An open_clip folder (read it as local-dir:FOLDER): a ResNet of four blocks, two text layers, random weights."""
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "patch_size": None}
+
+
+def make_clip(folder: Path, vision: dict = RESNET, quick_gelu: bool = False, seed: int = 0) -> Path:
+    """An open_clip folder (read it as local-dir:FOLDER): small image tower, two text layers, random weights."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -26,9 +29,13 @@ def make_clip(folder: Path, size: int = 32, seed: int = 0) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unknown>"
     ).save_pretrained(folder)
-    vision = {"image_size": size, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "patch_size": None}
     text = {"context_length": 32, "vocab_size": len(vocabulary), "width": 64, "heads": 4, "layers": 2}
-    config = {"embed_dim": 64, "vision_cfg": vision, "text_cfg": text | {"hf_tokenizer_name": "tiny"}}
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": vision,
+        "text_cfg": text | {"hf_tokenizer_name": "tiny"},
+        "quick_gelu": quick_gelu,
+    }
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     torch.manual_seed(seed)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from vasekit import builtin, cli, hub, pipeline
+import numpy as np
+
+from vasekit import builtin, cli, devices, files, hub, scores
 from vasekit.cli import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor, nn
+    from torch import nn
 
 PROMPTS = Path(__file__).with_name("prompts.yaml")
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-32-quickgelu", "openai"
 LOCAL = "local-dir:"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json")
 ALTERNATIVE = "use --model builtin, or --model local-dir:FOLDER with an open_clip folder on this disk"
 
 
@@ -33,29 +39,87 @@ class Prompts(NamedTuple):
 
 
 def load_prompts(path: Path = PROMPTS) -> Prompts:
-    """Read the two lists of a prompt bank."""
+    """Read the two lists of a prompt bank. Raises UserError when it does not hold them."""
     import yaml
 
-    lists = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Prompts(tuple(lists["complete"]), tuple(lists["fragments"]))
+    try:
+        lists = yaml.safe_load(cli.need_file(path, "--prompts").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts {path}: not valid YAML ({_first_line(error)}); mend the file") from None
+    groups = [lists.get(name) if isinstance(lists, dict) else None for name in Prompts._fields]
+    if not all(isinstance(group, list) and group and all(isinstance(p, str) for p in group) for group in groups):
+        raise UserError(f"--prompts {path}: needs two lists of sentences, `complete:` and `fragments:`")
+    return Prompts(*map(tuple, groups))
+
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """An open_clip model with the features of its prompts, ready to score batches."""
+    """Which open_clip model to embed pictures with; light: the model itself comes with `open`.
 
-    model: nn.Module
-    prepare: Callable[[Image.Image], Tensor]  # RGB picture -> (3, size, size), normalised
-    features: Tensor  # (2, dim): complete, fragments; unit length
-    device: str
-    about: dict[str, Any]  # what a report says of the model
+    model: an open_clip name (then `pretrained` is a tag or a weight file), `hf-hub:...` or `local-dir:FOLDER`.
+    draft: JPEGs much larger than what the model sees are decoded at a half, a quarter or an eighth of their size.
+    """
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """(n, 3, size, size) -> (n, 2) cosines with complete and with fragments, float32 on the CPU."""
+    model: str
+    pretrained: str | None
+    cache_dir: Path | None
+    precision: str
+    draft: bool = False
+    column: ClassVar[str] = "embedding"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that an embedding depends on."""
+        return {
+            "model": self.model,
+            "pretrained": self.pretrained,
+            "files_sha256": _weights_digest(self),
+            "precision": self.precision,
+            "draft": self.draft,
+            "open_clip_torch": metadata.version("open_clip_torch"),
+        }
+
+    def open(self, device: str) -> Encoder:
+        """The model on a device. Raises UserError when the weights can't be had."""
+        return Encoder(self, device)
+
+
+class Encoder:
+    """An open_clip image tower on a device: pictures in, unit vectors out."""
+
+    def __init__(self, scorer: Scorer, device: str) -> None:
+        import torch
+        from torchvision.transforms import CenterCrop, Compose, ToTensor
+
+        network, transform = _network(scorer)
+        place = next(k for k, step in enumerate(transform.transforms) if isinstance(step, ToTensor))
+        steps = transform.transforms[:place]
+        self._shape = Compose([partial(_crop, step.size) if isinstance(step, CenterCrop) else step for step in steps])
+        (normalize,) = transform.transforms[place + 1 :]
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (normalize.mean, normalize.std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[scorer.precision]
+        network.visual.to(device, self._dtype, memory_format=torch.channels_last)
+        self._network, self._device = network, device
+        # Twice what the model sees: what the decoder leaves out on the way there can't be told from the whole.
+        side = network.visual.image_size
+        self.at_least = 2 * (side if isinstance(side, int) else max(side)) if scorer.draft else 0
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """(3, size, size) uint8: scaled and cut as the model's own preprocessing does."""
+        return np.asarray(self._shape(image)).transpose(2, 0, 1)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """(n, 3, size, size) uint8 -> (n, dim) float32 of unit length."""
         import torch
 
         with torch.inference_mode():
-            return (self.model.encode_image(batch.to(self.device), normalize=True) @ self.features.T).float().cpu()
+            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).float() * self._scale + self._shift
+            pixels = pixels.to(self._dtype, memory_format=torch.channels_last)
+            return self._network.encode_image(pixels, normalize=True).float().cpu().numpy()
 
 
 def resolve(model: str) -> str:
@@ -71,50 +135,6 @@ def resolve(model: str) -> str:
     return model
 
 
-def load(
-    model: str = DEFAULT_MODEL,
-    pretrained: str | None = DEFAULT_PRETRAINED,
-    device: str = "cpu",
-    cache_dir: Path | None = None,
-    prompts: Prompts | None = None,
-) -> Scorer:
-    """The scorer for an open_clip name (weights `pretrained`: a tag or a file), `hf-hub:`, `local-dir:` or `builtin`.
-
-    Weights are fetched into `cache_dir` (default: the user's cache). Raises UserError when they can't be had.
-    """
-    name = resolve(model)
-    local = name.startswith(LOCAL) or (pretrained is not None and Path(pretrained).is_file())
-    hugging_face = None if local else hub.HuggingFace()
-    import open_clip
-
-    prompts = prompts or load_prompts()
-    if ":" in name:
-        pretrained = None  # such a name brings its own weights
-    elif name not in open_clip.list_models():
-        raise UserError(f"--model {model}: open_clip has no model of that name; {ALTERNATIVE}")
-    if not local and pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
-        raise UserError(f"--pretrained {pretrained}: neither a file nor weights that open_clip has for {name}")
-    unreachable = hugging_face is not None and hugging_face.offline()
-    cache = {"cache_dir": str(cache_dir)} if cache_dir else {}
-    try:
-        with _quiet():
-            network, prepare = open_clip.create_model_from_pretrained(name, pretrained, device=device, **cache)
-            tokenize = open_clip.get_tokenizer(name, **cache)
-    # open_clip wraps every failure in RuntimeError; file, parse and shape errors come from the local folder's contents.
-    except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        if unreachable:
-            source = f"{model} ({pretrained})" if pretrained else model
-            raise UserError(
-                f"--model {source}: weights not in the cache, and no network to fetch them from; {ALTERNATIVE}"
-            ) from None
-        raise UserError(f"--model {model}: can't be loaded ({_first_line(error)}); {ALTERNATIVE}") from None
-    network.eval()
-    about = {"name": name, "pretrained": pretrained, "weights_sha256": fingerprint(network), "device": device}
-    return Scorer(
-        network, prepare, text_features(network, tokenize, prompts, device), device, about | prompts._asdict()
-    )
-
-
 def builtin_tower(trained: bool = False) -> nn.Module:
     """The image tower of tiny-clip alone: (n, 3, 112, 112) -> (n, output_dim); random weights unless `trained`."""
     import open_clip
@@ -123,14 +143,98 @@ def builtin_tower(trained: bool = False) -> nn.Module:
         return open_clip.create_model(f"{LOCAL}{builtin.CLIP}", load_weights=trained).visual
 
 
-def text_features(network: nn.Module, tokenize: Callable, prompts: Prompts, device: str) -> Tensor:
-    """(2, dim): per group the text features are averaged, then normalised, as in the paper."""
+def _crop(size: tuple[int, int], image: Image.Image) -> Image.Image:
+    """The middle, an odd margin's larger half to the right and below, as transformers (and the published script) does.
+
+    torchvision's CenterCrop rounds to even, which shifts some pictures by a pixel and their scores by a thousandth.
+    """
+    height, width = size
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """The two directions that pictures are compared with, and the model they come from."""
+
+    features: np.ndarray  # (2, dim) float32 of unit length: complete, fragments
+    weights_sha256: str
+
+    def similarities(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, dim) embeddings -> (n, 2) cosines with complete and with fragments."""
+        found = np.empty((len(embeddings), 2), np.float32)
+        for start in range(0, len(found), 4096):  # so that not all of them lie in memory a second time
+            part = np.stack(embeddings[start : start + 4096]).astype(np.float32)
+            part /= np.linalg.norm(part, axis=1, keepdims=True)  # float16 is off by its rounding
+            found[start : start + 4096] = part @ self.features.T
+        return found
+
+
+def text_features(scorer: Scorer, prompts: Prompts) -> TextFeatures:
+    """Per group the features of the prompts are averaged, then normalised, as in the paper.
+
+    Raises UserError when the model can't be had.
+    """
+    import open_clip
     import torch
     import torch.nn.functional as F
 
-    with torch.inference_mode():
-        means = [network.encode_text(tokenize(list(group)).to(device)).mean(0) for group in prompts]
-        return F.normalize(torch.stack(means), dim=-1)
+    network, _ = _network(scorer)
+    with _quiet(), torch.inference_mode():
+        tokenize = open_clip.get_tokenizer(scorer.model, **_cache(scorer))
+        means = [network.encode_text(tokenize(list(group))).mean(0) for group in prompts]
+        return TextFeatures(F.normalize(torch.stack(means), dim=-1).numpy(), fingerprint(network))
+
+
+def kept_text_features(scorer: Scorer, prompts: Prompts, table: Path) -> TextFeatures:
+    """The same, kept beside the scorer's rows in the score table: a second run loads no model for them."""
+    words = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16]
+    kept = scores.folder_of(table, scorer.identity) / f"prompts-{words}.json"
+    if not kept.exists():
+        found = text_features(scorer, prompts)
+        files.write_json(kept, {**vars(found), "features": found.features.tolist(), **prompts._asdict()})
+    note = files.read_json(kept, "--scores")
+    return TextFeatures(np.array(note["features"], np.float32), note["weights_sha256"])
+
+
+@lru_cache(maxsize=1)
+def _network(scorer: Scorer) -> tuple[nn.Module, Any]:
+    """The open_clip model, float32 on the CPU, and its preprocessing. Raises UserError when it can't be had."""
+    local = scorer.model.startswith(LOCAL) or (scorer.pretrained is not None and Path(scorer.pretrained).is_file())
+    hugging_face = None if local else hub.HuggingFace()
+    import open_clip
+
+    name, pretrained = scorer.model, scorer.pretrained
+    if ":" not in name and name not in open_clip.list_models():
+        raise UserError(f"--model {name}: open_clip has no model of that name; {ALTERNATIVE}")
+    if not local and pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        raise UserError(f"--pretrained {pretrained}: neither a file nor weights that open_clip has for {name}")
+    unreachable = hugging_face is not None and hugging_face.offline()
+    try:
+        with _quiet():
+            network, transform = open_clip.create_model_from_pretrained(name, pretrained, **_cache(scorer))
+    # open_clip wraps every failure in RuntimeError; file, parse and shape errors come from the local folder's contents.
+    except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        source = f"{name} ({pretrained})" if pretrained else name
+        if unreachable:
+            raise UserError(
+                f"--model {source}: weights not in the cache, and no network to fetch them from; {ALTERNATIVE}"
+            ) from None
+        raise UserError(f"--model {source}: can't be loaded ({_first_line(error)}); {ALTERNATIVE}") from None
+    return network.eval(), transform
+
+
+def _cache(scorer: Scorer) -> dict[str, str]:
+    return {"cache_dir": str(scorer.cache_dir)} if scorer.cache_dir else {}
+
+
+def _weights_digest(scorer: Scorer) -> str:
+    """SHA-256 of the files that hold the weights, when they are the user's own; a published name stands for itself."""
+    if scorer.model.startswith(LOCAL):
+        paths = sorted(p for p in Path(scorer.model.removeprefix(LOCAL)).iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    else:
+        paths = [Path(scorer.pretrained)] if scorer.pretrained and Path(scorer.pretrained).is_file() else []
+    return " ".join(files.sha256(path) for path in paths)
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -164,16 +268,29 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--model", default=DEFAULT_MODEL, help="an open_clip name, hf-hub:..., local-dir:FOLDER, or builtin")
     add("--pretrained", default=DEFAULT_PRETRAINED, help="weights for an open_clip name: a tag or a file")
     add("--model_cache_dir", type=cli.user_path, help="where weights are kept (default: the user's cache)")
-    add("--batch_size", type=cli.positive_int, default=64, help="images scored at a time")
-    add("--workers", type=cli.positive_int, default=pipeline.DEFAULT_WORKERS, help="threads that decode")
+    add("--prompts", type=cli.user_path, help="YAML with two lists, complete and fragments (default: for Greek vases)")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: fast, big JPEGs read reduced; fp32: exact")
 
 
-def load_from(args: argparse.Namespace, device: str) -> Scorer:
-    """The scorer that the flags ask for."""
-    return load(args.model, args.pretrained, device, args.model_cache_dir)
+def files_of(args: argparse.Namespace) -> str:
+    """The model that the flags name, as it is on this disk, without loading it."""
+    return " ".join((resolve(args.model), _weights_digest(Scorer(resolve(args.model), args.pretrained, None, "fp32"))))
 
 
-def provenance(scorer: Scorer, args: argparse.Namespace) -> dict[str, Any]:
+def from_flags(args: argparse.Namespace, device: str) -> Scorer:
+    """The scorer that the flags ask for, on such a device."""
+    name = resolve(args.model)
+    pretrained = None if ":" in name else args.pretrained  # such a name brings its own weights
+    if pretrained and Path(pretrained).expanduser().is_file():
+        pretrained = str(Path(pretrained).expanduser().absolute())
+    fast = args.precision == "auto"
+    precision = devices.fast_precision(device) if fast else args.precision
+    return Scorer(name, pretrained, args.model_cache_dir, precision, draft=fast)
+
+
+def provenance(scorer: Scorer, features: TextFeatures, prompts: Prompts, args: argparse.Namespace) -> dict[str, Any]:
     """What a report says of how its scores came about."""
+    model = {"name": scorer.model, "pretrained": scorer.pretrained, "weights_sha256": features.weights_sha256}
+    model |= {"precision": scorer.precision, "draft": scorer.draft, **prompts._asdict()}
     packages = ("torch", "open_clip_torch", "pillow")
-    return {"model": scorer.about, "settings": cli.settings(args), "versions": cli.versions(*packages)}
+    return {"model": model, "settings": cli.settings(args), "versions": cli.versions(*packages)}

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vasekit.cli import UserError
+from vasekit.cli import UserError, need_file
+
+# Names that begin so are of a write that goes on, or that was killed.
+TEMPORARY = ".tmp-"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,8 +40,7 @@ def staging_dir(path: Path) -> Iterator[Path]:
 
     The old folder is moved aside first and removed last, so that no moment leaves a half-written one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".staging", dir=path.parent))
+    stage = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".staging", dir=path.parent))
     old = stage.with_suffix(".old")
     try:
         yield stage
@@ -52,11 +55,24 @@ def staging_dir(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _prefix(path: Path) -> str:
+    """How temporary names beside `path` begin; makes its folder, and removes what a killed run left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{TEMPORARY}{path.name}."
+    for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+    return prefix
+
+
 def claim_dir(path: Path, flag: str, reports: Iterable[str], others: Iterable[str]) -> None:
     """Refuse an output folder that may not be replaced: one without any of our `reports`, or with foreign entries."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{flag} {path}: is a file, needs a folder")
-    entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    entries = {name for name in names if not name.startswith(TEMPORARY)}
     reports = set(reports)
     foreign = sorted(entries - reports - set(others)) or ([] if entries & reports else sorted(entries))
     if foreign:
@@ -83,6 +99,36 @@ def read_json(path: Path, flag: str) -> Any:
         raise UserError(f"{flag} {path}: no such file; give an existing one with {flag}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{flag} {path}: not valid JSON ({error}); mend the file or give another") from None
+
+
+def read_csv(path: Path, flag: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row below the header `columns`, empty rows left out.
+
+    Raises UserError, with the line, for a file that is not such a CSV.
+    """
+    needed = ",".join(columns)
+    try:
+        # Spreadsheets put a byte order mark first.
+        with need_file(path, flag).open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = next(reader, [])
+            if [cell.strip().lower() for cell in header] != list(columns):
+                found = ",".join(header)[:80] or "nothing"
+                raise UserError(f"{flag} {path}, line 1: header {found!r}, needs {needed}; save it as CSV with commas")
+            start = reader.line_num + 1  # a quoted cell may go over several lines
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    if len(row) != len(columns):
+                        raise UserError(
+                            f"{flag} {path}, line {start}: {len(row)} columns, needs {len(columns)} ({needed}); quote"
+                            " what has a comma in it"
+                        )
+                    yield start, row
+                start = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise UserError(f"{flag} {path}: not UTF-8 text ({error}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{flag} {path}, line {reader.line_num}: not valid CSV ({error}); save it anew") from None
 
 
 def sha256(path: Path) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -12,6 +15,8 @@ from PIL import Image, ImageOps
 from vasekit.cli import UserError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+# Scaled to what a model sees, a narrower picture would have no width left, or an enormous height.
+MAX_RATIO = 50
 # The ImageNet mean: what is padded with it is zero after normalisation.
 PADDING = (124, 116, 104)
 
@@ -54,12 +59,40 @@ def read(path: Path) -> Image.Image:
 
     Raises ImageError with the reason.
     """
+    return decode(contents(path))[0]
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file, which may be a link. Raises ImageError with the reason."""
     try:
-        if path.stat().st_size == 0:
-            raise ImageError("empty file")
-        with Image.open(path) as image:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):  # reading a pipe or a device would never end
+            raise ImageError("not a regular file")
+        data = path.read_bytes()
+    except OSError as error:
+        missing = "link to a missing file" if path.is_symlink() else "no such file"
+        reasons = {errno.ELOOP: "links that lead to each other", errno.ENOENT: missing}
+        raise ImageError(reasons.get(error.errno, f"{error.strerror}".lower())) from None
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def decode(data: bytes, at_least: int = 0) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture in `data`, as `read` gives it, and its (width, height) as stored.
+
+    at_least: a JPEG of more than that many pixels a side may come at a half, a quarter or an eighth of its size, which
+    its decoder makes in a fraction of the time (draft mode).
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            size = image.size
+            if max(size) > MAX_RATIO * min(size):
+                raise ImageError(f"{size[0]} x {size[1]} pixels, too narrow to be a photograph")
+            if at_least:
+                image.draft("RGB", (at_least, at_least))
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(ImageOps.exif_transpose(image)), size
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -82,6 +115,21 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits: which of the 8 x 8 slowest cosine waves of the grey picture lie above their median (Zauner 2010, pHash).
+
+    Copies that were scaled or compressed again differ in few bits.
+    """
+    import numpy as np
+
+    side, waves = 32, 8
+    grey = image.resize((side, side), Image.Resampling.BOX, reducing_gap=2.0).convert("L")
+    cosines = np.cos(np.pi * (2 * np.arange(side) + 1) * np.arange(waves)[:, None] / (2 * side))
+    strengths = (cosines @ np.asarray(grey, np.float32) @ cosines.T).ravel()
+    bits = strengths > np.median(strengths[1:])  # without the mean brightness
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
 def letterbox(image: Image.Image, size: int) -> Image.Image:
     """The picture in a (size, size) square, proportions kept: they define a vase's shape."""
     return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color=PADDING)
@@ -90,10 +138,10 @@ def letterbox(image: Image.Image, size: int) -> Image.Image:
 # ---- names ----
 
 # <GUID>_<n>_ac001001.jpg; other leaf names of the Beazley Archive (bc001001) have the same form.
-_PUBLISHED = re.compile(r"(?P<vase>.+)_(?P<view>\d+)_[a-z]{2}\d{6}", re.IGNORECASE)
+PUBLISHED = re.compile(r"(?P<vase>.+)_(?P<view>\d+)_[a-z]{2}\d{6}", re.IGNORECASE)
 # VASE_VIEW: the view is a number, a side letter or a word, so that attic_amphora.jpg is no view "amphora" of "attic".
 _WORDS = "front|back|rear|left|right|side|top|bottom|profile|detail|three-?quarter"
-_GENERAL = re.compile(rf"(?P<vase>.+)_(?P<view>\d{{1,3}}|[a-d]|{_WORDS})", re.IGNORECASE)
+GENERAL = re.compile(rf"(?P<vase>.+)_(?P<view>\d{{1,3}}|[a-d]|{_WORDS})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -113,7 +161,7 @@ class View:
 def parse_name(path: Path | str) -> View:
     """The vase and the view in a file name; a name of no known pattern is a vase of its own."""
     stem = Path(path).stem
-    match = _PUBLISHED.fullmatch(stem) or _GENERAL.fullmatch(stem)
+    match = PUBLISHED.fullmatch(stem) or GENERAL.fullmatch(stem)
     return View(match["vase"], match["view"]) if match else View(stem, "", matched=False)
 
 

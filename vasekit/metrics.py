@@ -17,8 +17,8 @@ def measure(value: float, low: float, high: float, n: int) -> Measure:
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927); (0, 1) for n = 0. Counts, or effective numbers."""
     if n == 0:
         return 0.0, 1.0
     share, z2 = successes / n, _Z**2

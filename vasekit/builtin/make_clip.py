@@ -137,7 +137,7 @@ def _augment(images: Tensor) -> Tensor:
 
 def judge(folder: Path) -> dict[str, float]:
     """Scores with the kit's own prompts on vases never trained on."""
-    scorer = clip.load(f"local-dir:{folder}")
+    scorer = clip.Scorer(f"local-dir:{folder}", None, None, "fp32")
     test, views = renders.mixed(renders.CLIP_TEST, TEST_IMAGES), renders.all_views(renders.CLIP_VIEWS, TEST_VASES)
     complete, fragments = similarities(scorer, test.images).T
     quality, condition = complete - fragments, np.array([t["condition"] for t in test.traits])
@@ -151,7 +151,7 @@ def judge(folder: Path) -> dict[str, float]:
 
 def similarities(scorer: clip.Scorer, images: np.ndarray) -> np.ndarray:
     """(n, 2): cosine with the complete and with the fragment prompts."""
+    encoder, directions = scorer.open("cpu"), clip.text_features(scorer, clip.load_prompts())
     batches = np.array_split(images, max(1, len(images) // 200))
-    return np.concatenate(
-        [scorer(torch.stack([scorer.prepare(Image.fromarray(i)) for i in b])).numpy() for b in batches]
-    )
+    embeddings = [encoder(np.stack([encoder.prepare(Image.fromarray(i)) for i in batch])) for batch in batches]
+    return directions.similarities(np.concatenate(embeddings))

@@ -40,7 +40,7 @@ def steps(out: Path) -> list[Step]:
         where = ("--vases", vases, "--seed", seed, "--views", views, "--size", SIZE, "--output", folder)
         return script("data/make_world.py", *where, *flags)
 
-    builtin = ("--model", "builtin")
+    builtin, kept = ("--model", "builtin"), ("--scores", out / "scores")
     return [
         make("world", "a collection", render(TRAINING_VASES, 1, 2, world, "--labelled", LABELLED), world),
         make("held_out", "vases to judge on", render(HELD_OUT_VASES, 2, 7, held_out), held_out),
@@ -61,6 +61,7 @@ def steps(out: Path) -> list[Step]:
             script(
                 "filter/classifier.py",
                 *("--model_path", classifier, "--source_dir", world / "photos", "--target_dir", sorted_),
+                *kept,
             ),
             sorted_,
         ),
@@ -69,14 +70,17 @@ def steps(out: Path) -> list[Step]:
             "CLIP quality filter",
             script(
                 "filter/clipfilter1.py",
-                *("--input_dir", sorted_ / "1", "--output_dir", filtered, "--keep", "0.95", *builtin),
+                *("--input_dir", sorted_ / "1", "--output_dir", filtered, "--keep", "0.95", *builtin, *kept),
             ),
             filtered,
         ),
         make(
             "views",
             "best view per vase",
-            script("filter/clipfilter2.py", "--input_dir", filtered / "accepted", "--output_dir", filtered, *builtin),
+            script(
+                "filter/clipfilter2.py",
+                *("--input_dir", filtered / "accepted", "--output_dir", filtered, *builtin, *kept),
+            ),
         ),
         make(
             "data",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vasekit import cli, decide, files, metrics, vases
+from vasekit import cli, decide, files, images, metrics, vases
 from vasekit.cli import ROOT
 from vasekit.synth.world import BROKEN
 
@@ -24,10 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     photos = out / "held-out" / "photos"
     truth = {row["image"]: row for row in files.read_json(out / "held-out" / "truth.json", "demo")}
     work = out / "judge"
-    _script("filter/classifier.py", "--model_path", out / "classifier" / "best_image_quality_model.pth",
-            "--source_dir", photos, "--target_dir", work / "sorted", "--link", "sym")  # fmt: skip
-    _script("filter/clipfilter1.py", "--input_dir", photos, "--output_dir", work / "filtered", "--model", "builtin",
-            "--link", "sym")  # fmt: skip
+    classifier = out / "classifier" / "best_image_quality_model.pth"
+    both = ("--link", "sym", "--scores", out / "scores")
+    _script("filter/classifier.py", *both, "--source_dir", photos, "--target_dir", work / "sorted",
+            "--model_path", classifier)  # fmt: skip
+    _script("filter/clipfilter1.py", *both, "--input_dir", photos, "--output_dir", work / "filtered",
+            "--model", "builtin")  # fmt: skip
     sorted_ = files.read_json(work / "sorted" / "classification_report.json", "demo")["results"]
     scored = files.read_json(work / "filtered" / "filtering_report.json", "demo")["results"]
     measures = {
@@ -65,8 +67,10 @@ def _areas(rows: list[dict], truth: dict[str, dict]) -> dict[str, dict]:
 def _front_first(rows: list[dict], truth: dict[str, dict]) -> dict:
     """Share of whole vases whose front scores highest among their seven views."""
     whole = [row for row in rows if truth[row["filename"]]["condition"] == "whole"]
-    chosen = decide.best_views((Path(row["filename"]), row["high_quality_similarity"]) for row in whole)
-    right = [truth[choice.views[0][0].name]["view"] == "front" for choice in chosen]
+    chosen = decide.best_views(
+        (row["filename"], images.parse_name(row["filename"]), row["high_quality_similarity"]) for row in whole
+    )
+    right = [truth[choice.views[0][0]]["view"] == "front" for choice in chosen]
     return metrics.proportion(sum(right), len(right))
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,20 +79,31 @@ class Runner:
             command = [str(part) for part in step.command]
             handle.write(f"$ {shlex.join(command)}\n")
             handle.flush()
-            done = subprocess.run(
-                command,
-                stdout=handle,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-                check=False,
+            status = _wait(
+                subprocess.Popen(
+                    command,
+                    stdout=handle,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=_environment(),
+                )
             )
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        if done.returncode:
+        if status:
             tail = "\n".join(f"    {line}" for line in lines[-12:])
-            raise UserError(f"step '{step.name}' ended with status {done.returncode}; its log is {log}:\n{tail}")
+            raise UserError(f"step '{step.name}' ended with status {status}; its log is {log}:\n{tail}")
         print(f"    {lines[-1][:200]}", flush=True)
         return time.perf_counter() - started
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Its exit status. Ctrl-C reaches the process too: give it time to clean up."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        raise
 
 
 def _environment() -> dict[str, str]:
