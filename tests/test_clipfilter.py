@@ -118,6 +118,16 @@ def test_the_automatic_threshold_is_the_same_in_every_run(photos, tiny_clip):
     assert len(thresholds) == 1
 
 
+def test_the_users_model_cache_stays_where_it_is(photos, tiny_clip, monkeypatch):
+    cache = photos.parent / "cache/huggingface"
+    cache.mkdir(parents=True)
+    (cache / "weights.bin").write_bytes(b"mine")
+    monkeypatch.setenv("HF_HOME", str(cache))
+    assert run1(photos, tiny_clip)[0] == 0
+    assert run1(photos, tiny_clip, "--model_cache_dir", photos.parent / "other", "--threshold", 0)[0] == 0
+    assert files_in(cache) == {"weights.bin"}
+
+
 def test_analysis_filters_nothing(photos, tiny_clip, capsys):
     status, out = run1(photos, tiny_clip, "--analyze_only", "--sample_size", 5)
     assert status == 0

@@ -530,3 +530,13 @@ def test_what_is_wrong_in_one_line(trained, tmp_path, capsys):
         assert sort(trained, source, target, "--model_path", model) == 2
         assert words in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_sorting_fetches_no_weights(trained, tmp_path, monkeypatch):
+    """The published script fetches ImageNet's only to overwrite them, and fails without a network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("weights were fetched")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    assert sort(trained, trained / "images2", tmp_path / "images3") == 0

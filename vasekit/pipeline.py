@@ -113,6 +113,7 @@ def score(
         else:
             _spread(work, devices, batches, progress)
         progress.close()
+        del rows  # memory for one table, not for two
         rows = ScoreTable(table, scorer.identity, scorer.column)
     found = rows.gather(stamps)
     return [Outcome(*row) for row in zip(paths, found.values, found.reasons, found.digests, found.phashes, strict=True)]

@@ -98,7 +98,6 @@ class ScoreTable:
         parts = [parquet.read_table(path, schema=_schema()) for path in sorted(self.folder.glob("part-*.parquet"))]
         self._loaded = pa.concat_tables([_schema().empty_table(), *parts])
         self._new: list[Row] = []
-        self._flushed = 0
         columns = [self._loaded[name].to_pylist() for name in ("path", "bytes", "mtime_ns", "sha256", "status")]
         self._places: dict[tuple[str, int, int], int] = {}
         self._contents: dict[str, int] = {}
@@ -137,13 +136,14 @@ class ScoreTable:
 
     def flush(self) -> None:
         """Write what was added since the last time as one part."""
+        import pyarrow as pa
         from pyarrow import parquet
 
-        if self._flushed < len(self._new):
-            part = self.folder / f"part-{uuid.uuid4().hex}.parquet"
-            with files.atomic_path(part) as temporary:
-                parquet.write_table(self._table(self._new[self._flushed :]), temporary, compression="none")
-            self._flushed = len(self._new)
+        if self._new:
+            rows = self._table(self._new)
+            with files.atomic_path(self.folder / f"part-{uuid.uuid4().hex}.parquet") as temporary:
+                parquet.write_table(rows, temporary, compression="none")
+            self._loaded, self._new = pa.concat_tables([self._loaded, rows]), []
 
     def gather(self, stamps: Sequence[Stamp]) -> Scores:
         """The rows of these files. Raises KeyError when one of them is not there."""
