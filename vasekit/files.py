@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import hashlib
 import json
@@ -152,7 +153,12 @@ def place(source: Path, target: Path, link: str = "copy") -> None:
             return
         except OSError:
             pass
-    shutil.copy2(source, target)
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # shutil names the source, which is not what is full
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
 
 
 def _umask() -> int:
