@@ -78,7 +78,8 @@ endif
 	$(RUN) filter/clipfilter2.py $(if $(OUTPUT_DIR),--input_dir "$(OUTPUT_DIR)/accepted" --output_dir "$(OUTPUT_DIR)") $(BOTH)
 
 data: $(STAMP) ## training files from photographs and records: PHOTOS= RECORDS= OUTPUT=
-	$(RUN) data/build.py $(call flag,PHOTOS,photos) $(call flag,RECORDS,records) $(call flag,OUTPUT,output) $(ARGS)
+	$(RUN) data/build.py $(call flag,PHOTOS,photos) $(call flag,RECORDS,records) $(call flag,OUTPUT,output) \
+	    $(call flag,VIEWS,views) $(call flag,VIEW_PATTERN,view_pattern) $(ARGS)
 
 sft: $(STAMP) ## supervised fine-tuning: MODEL= DATASET= OUTPUT_DIR=
 	model/sft.sh $(call flag,MODEL,model) $(call flag,DATASET,dataset) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)

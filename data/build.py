@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vasekit import cli, dataset, files, images
+from vasekit import cli, dataset, files, images, views
 from vasekit.vases import QUESTIONS
 
 # The documented names of the training files, and what the test questions are called.
@@ -43,6 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--grpo_share", type=fraction, default=0.3, help="share of the vases kept for reinforcement")
     add("--test_share", type=fraction, default=0.0, help="share of the vases kept out of training, in test.json")
     add("--seed", type=int, default=42, help="of the split")
+    views.add_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     watch = cli.Stopwatch()
     rows = dataset.read_rows(args.records)
     photos = images.need_images(cli.need_dir(args.photos, "--photos"), "--photos")
-    joined = dataset.join(photos, rows)
+    read = views.reader(args)
+    joined = dataset.join(photos, rows, lambda photo: read(images.target_name(photo, args.photos).as_posix()))
     if not joined.entries:
         raise cli.UserError(
             f"--photos {args.photos} --records {args.records}: no photograph has a record; records need a column"

@@ -113,3 +113,18 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path, records: str, text:
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_one_folder_per_vase_reaches_the_records(tmp_path: Path) -> None:
+    for vase in ("698", "8375"):
+        for view in (1, 2):
+            picture(tmp_path / f"photos/{vase}/{view}.jpg", size=(16, 16))
+    (tmp_path / "records.csv").write_text(
+        "Image GUID,Technique,Shape Name\n698,BLACK-FIGURE,SKYPHOS\n8375,RED-FIGURE,CUP\n"
+    )
+    flags = ("--photos", tmp_path / "photos", "--records", tmp_path / "records.csv", "--output", tmp_path / "data")
+    done = build(*flags, "--view_pattern", "folder", "--grpo_share", 0)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "data/video_training_dataset.json").read_text())
+    answers = {(row["vase"], row["messages"][-1]["content"]) for row in rows if row["field"] == "technique"}
+    assert answers == {("698", "black-figure"), ("8375", "red-figure")}

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +88,10 @@ class Joined:
     records_without_photo: int
 
 
-def join(photos: Sequence[Path], rows: Iterable[dict]) -> Joined:
-    """Photographs to records by vase key or file name. The first record of a vase that says anything counts."""
+def join(
+    photos: Sequence[Path], rows: Iterable[dict], view_of: Callable[[Path], images.View] = images.parse_name
+) -> Joined:
+    """Photographs to records by file name or vase. The first record of a vase that says anything counts."""
     by_name: dict[str, VaseRecord] = {}
     names_of: list[list[str]] = []
     for row in rows:
@@ -103,14 +105,14 @@ def join(photos: Sequence[Path], rows: Iterable[dict]) -> Joined:
     missing: list[str] = []
     records: dict[str, VaseRecord] = {}
     for photo in photos:
-        key = images.parse_name(photo).key
+        key = view_of(photo).key
         record = by_name.get(photo.name.casefold()) or by_name.get(key)
         if record is None:
             missing.append(photo.name)
             continue
         groups.setdefault(key, []).append(photo)
         records.setdefault(key, record)
-    have = {photo.name.casefold() for photo in photos} | {images.parse_name(photo).key for photo in photos}
+    have = {photo.name.casefold() for photo in photos} | {view_of(photo).key for photo in photos}
     unused = sum(have.isdisjoint(names) for names in names_of)
     return Joined([Entry(key, tuple(groups[key]), records[key]) for key in sorted(groups)], missing, unused)
 
