@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "confidence_threshold": args.confidence_threshold,
         "results": results,
         "errors": pipeline.errors(outcomes, root),
-        "model": {**scorer.identity, **vars(settings)},
+        "model": {**scorer.identity, **vars(settings), "devices": using},
         "settings": cli.settings(args),
         "versions": cli.versions("torch", "torchvision", "pillow"),
         "processing_time_seconds": round(watch.seconds, 3),

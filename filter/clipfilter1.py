@@ -88,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     features = clip.kept_text_features(scorer, prompts, args.scores)
     outcomes = pipeline.score(paths, scorer, using, args.scores, args.batch_size, args.workers)
     photos = filtering.collect(outcomes, features, root, view_of)
-    about = clip.provenance(scorer, features, prompts, args) | {"processing_time_seconds": round(watch.seconds, 3)}
+    about = clip.provenance(scorer, features, prompts, using, args) | {
+        "processing_time_seconds": round(watch.seconds, 3)
+    }
     if args.analyze_only:
         return analyse(photos, about, args, watch)
     return sort(photos, overrides, labels, records, about | {"fingerprint": key}, args, watch)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes = pipeline.score(paths, scorer, using, args.scores, args.batch_size, args.workers)
     photos = filtering.collect(outcomes, features, root, view_of)
     choices = filtering.choices(photos, chosen)
-    report = filtering.views_report(choices, photos, view_of) | clip.provenance(scorer, features, prompts, args)
+    report = filtering.views_report(choices, photos, view_of) | clip.provenance(scorer, features, prompts, using, args)
     report |= {"processing_time_seconds": round(watch.seconds, 3), "fingerprint": key}
     what = (
         f"{len(choices):,} vases, {report['unmatched_images']:,} files without a view in their name,"

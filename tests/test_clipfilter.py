@@ -94,6 +94,7 @@ def test_every_image_ends_up_in_one_place_and_broken_ones_in_none(photos, tiny_c
     assert report["quality_statistics"]["count"] == 9
     assert report["model"]["weights_sha256"]
     assert len(report["model"]["complete"]) == 8
+    assert report["model"]["devices"] == ["cpu"]
     assert {"torch", "open_clip_torch"} <= set(report["versions"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1

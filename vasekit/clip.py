@@ -146,7 +146,7 @@ def builtin_tower(trained: bool = False) -> nn.Module:
 def _crop(size: tuple[int, int], image: Image.Image) -> Image.Image:
     """The middle, an odd margin's larger half to the right and below, as transformers (and the published script) does.
 
-    torchvision's CenterCrop rounds to even, which shifts some pictures by a pixel and their scores by a thousandth.
+    torchvision's CenterCrop rounds to even, which shifts some pictures by a pixel.
     """
     height, width = size
     left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -288,9 +288,11 @@ def from_flags(args: argparse.Namespace, device: str) -> Scorer:
     return Scorer(name, pretrained, args.model_cache_dir, precision, draft=fast)
 
 
-def provenance(scorer: Scorer, features: TextFeatures, prompts: Prompts, args: argparse.Namespace) -> dict[str, Any]:
+def provenance(
+    scorer: Scorer, features: TextFeatures, prompts: Prompts, using: Sequence[str], args: argparse.Namespace
+) -> dict[str, Any]:
     """What a report says of how its scores came about."""
     model = {"name": scorer.model, "pretrained": scorer.pretrained, "weights_sha256": features.weights_sha256}
-    model |= {"precision": scorer.precision, "draft": scorer.draft, **prompts._asdict()}
+    model |= {"precision": scorer.precision, "draft": scorer.draft, "devices": list(using), **prompts._asdict()}
     packages = ("torch", "open_clip_torch", "pillow")
     return {"model": model, "settings": cli.settings(args), "versions": cli.versions(*packages)}

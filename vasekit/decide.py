@@ -71,7 +71,7 @@ def verdicts(
 
 # ---- near-duplicates ----
 
-# Of 64 bits. Measured on rendered and real vases: 99 % of copies at 30 to 100 % of the size and JPEG quality 60 to 90
+# Of 64 bits. Measured on rendered and real vases: 99 % of copies at 50 to 100 % of the size and JPEG quality 30 to 90
 # differ in at most 6, pairs of other views of the same vase in at least 8.
 NEAR_BITS = 6
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vasekit import audit, calibrate, decide
+from vasekit import audit, calibrate, decide, pipeline
 from vasekit.cli import UserError
 from vasekit.clip import TextFeatures
 from vasekit.decide import Choice
-from vasekit.images import View
+from vasekit.images import View, target_name
 from vasekit.pipeline import Outcome
 from vasekit.review import Curve, Item, Review, Table, VaseViews
 from vasekit.views import Reader
@@ -40,7 +40,6 @@ class Scored:
 class Collection:
     """All photographs below one folder."""
 
-    root: Path
     scored: list[Scored]
     errors: list[dict[str, str]]
 
@@ -51,24 +50,14 @@ class Collection:
 
 def collect(outcomes: Sequence[Outcome], features: TextFeatures, root: Path, view_of: Reader) -> Collection:
     """Raises UserError when none of the files could be read."""
-    names = [outcome.path.relative_to(root).as_posix() for outcome in outcomes]
-    errors = [
-        {"filename": name, "reason": outcome.error}
-        for name, outcome in zip(names, outcomes, strict=True)
-        if outcome.error
-    ]
-    good = [(name, outcome) for name, outcome in zip(names, outcomes, strict=True) if not outcome.error]
-    if not good:
-        first = errors[0]
-        raise UserError(
-            f"--input_dir {root}: none of {len(errors)} images can be read ({first['filename']}: {first['reason']})"
-        )
-    cosines = features.similarities([outcome.value for _, outcome in good]).tolist()
+    good = pipeline.readable(outcomes, "--input_dir")
+    names = [target_name(outcome.path, root).as_posix() for outcome in good]
+    cosines = features.similarities([outcome.value for outcome in good]).tolist()
     scored = [
         Scored(name, view_of(name), complete, fragments, outcome.sha256, outcome.phash)
-        for (name, outcome), (complete, fragments) in zip(good, cosines, strict=True)
+        for name, outcome, (complete, fragments) in zip(names, good, cosines, strict=True)
     ]
-    return Collection(root, scored, errors)
+    return Collection(scored, pipeline.errors(outcomes, root))
 
 
 # ---- quality filter ----

@@ -63,7 +63,7 @@ def unchanged(report: Path, key: str, placed: Callable[[dict], Iterable[Path]]) 
 
 def may_replace(args: argparse.Namespace, report: Path, flag: str) -> None:
     """On a terminal, ask before an earlier result is replaced. Raises UserError when the answer is no."""
-    if report.exists() and not args.yes and sys.stdin.isatty() and sys.stderr.isatty():
+    if report.exists() and not (args.yes or args.dry_run) and sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{report.parent} holds an earlier result; replace it? [y/N] ", end="", file=sys.stderr, flush=True)
         if input().strip().lower() not in ("y", "yes"):
             raise UserError(f"{flag} {report.parent}: left as it is; name another folder, or say --yes")
