@@ -52,13 +52,13 @@ test-fast: $(STAMP) ## the tests that take seconds
 lint: $(STAMP) ## ruff, shellcheck, shfmt
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/shellcheck model/*.sh filter/*.sh .ci/run
-	$(VENV)/bin/shfmt -i 4 -d model/*.sh filter/*.sh .ci/run
+	$(VENV)/bin/shellcheck model/*.sh filter/*.sh data/*.sh .ci/run
+	$(VENV)/bin/shfmt -i 4 -d model/*.sh filter/*.sh data/*.sh .ci/run
 
 format: $(STAMP) ## let ruff and shfmt write their form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/shfmt -i 4 -w model/*.sh filter/*.sh .ci/run
+	$(VENV)/bin/shfmt -i 4 -w model/*.sh filter/*.sh data/*.sh .ci/run
 
 classifier: $(STAMP) ## train the quality classifier: DATA_DIR= (with 0/ and 1/) OUTPUT=
 	$(RUN) filter/model.py $(call flag,DATA_DIR,data_dir) $(call flag,OUTPUT,output) $(ARGS)
@@ -77,9 +77,21 @@ endif
 	    $(call flag,OUTPUT_DIR,output_dir) $(call flag,THRESHOLD,threshold) $(call flag,KEEP,keep) $(BOTH) $(ARGS)
 	$(RUN) filter/clipfilter2.py $(if $(OUTPUT_DIR),--input_dir "$(OUTPUT_DIR)/accepted" --output_dir "$(OUTPUT_DIR)") $(BOTH)
 
-data: $(STAMP) ## training files from photographs and records: PHOTOS= RECORDS= OUTPUT=
-	$(RUN) data/build.py $(call flag,PHOTOS,photos) $(call flag,RECORDS,records) $(call flag,OUTPUT,output) \
-	    $(call flag,VIEWS,views) $(call flag,VIEW_PATTERN,view_pattern) $(ARGS)
+fetch: $(STAMP) ## the published data set and models from a hub, pinned and verified: NAME= SOURCE= OUTPUT_DIR=
+	data/fetch.sh $(if $(NAME),$(NAME),dataset) $(call flag,SOURCE,source) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)
+
+data: $(STAMP) ## training files from photographs and records: IMAGES= RECORDS= OUTPUT= TURNTABLES=
+	$(RUN) data/build.py $(call flag,IMAGES,images) $(call flag,RECORDS,records) $(call flag,OUTPUT,output) \
+	    $(call flag,TURNTABLES,turntables) $(call flag,VIEWS,views) $(call flag,VIEW_PATTERN,view_pattern) $(ARGS)
+
+validate: $(STAMP) ## check training files as the training scripts do: FILE= AGAINST= MODEL=
+	$(RUN) data/validate.py "$(if $(FILE),$(FILE),data/video_training_dataset.json)" $(call flag,AGAINST,against) $(call flag,MODEL,model) $(ARGS)
+
+lineage: $(STAMP) ## why is a vase in the data set, or why not: VASE= DATA=
+	$(RUN) -m vasekit.lineage "$(VASE)" $(call flag,DATA,data) $(ARGS)
+
+reward: $(STAMP) ## try the reward without training: COMPLETIONS= (completions.jsonl of a run, or a training file)
+	$(RUN) -m vasekit.rewards --completions "$(if $(COMPLETIONS),$(COMPLETIONS),data/grpo_video_dataset.json)" $(ARGS)
 
 sft: $(STAMP) ## supervised fine-tuning: MODEL= DATASET= OUTPUT_DIR=
 	model/sft.sh $(call flag,MODEL,model) $(call flag,DATASET,dataset) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)
@@ -113,4 +125,4 @@ clean: ## remove what demo and tests wrote, and caches
 	rm -rf output/demo .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-.PHONY: help setup demo test test-fast lint format classifier sort filter data sft merge grpo train hf2megatron builtin lock clean
+.PHONY: help setup demo test test-fast lint format classifier sort filter fetch data validate lineage reward sft merge grpo train hf2megatron builtin lock clean

@@ -10,10 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vasekit import builtin, cli, devices, files, metrics, rewards, runs, vases
+from vasekit import builtin, cli, devices, files, metrics, questions, rewards, runs
 from vasekit.metrics import Measure
 from vasekit.vases import VaseRecord
 
+CAPTION = "caption"
 # A caption is right when it says these three rightly.
 CAPTION_FIELDS = ("shape", "technique", "date")
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     shown = exchanged(rows, args.seed) if args.permute_images else [row["images"][0] for row in rows]
     requests = [
-        Request(Path(image), question(row), system if row["field"] == "overall" else None)
+        Request(Path(image), question(row), system if row["field"] == CAPTION else None)
         for row, image in zip(rows, shown, strict=True)
     ]
     model = builtin.VLM if args.model == "builtin" else runs.find_model(cli.user_path(args.model), "--model")
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row, image, said in zip(rows, shown, by_length(generator, requests, ask), strict=True)
     ]
     measures = score(rows, answers)
-    captions = [(row, request) for row, request in zip(rows, requests, strict=True) if row["field"] == "overall"]
+    captions = [(row, request) for row, request in zip(rows, requests, strict=True) if row["field"] == CAPTION]
     if args.sample:
         rounds = [
             generator.answer([r for _, r in captions], temperature=1.0, seed=args.seed + k, **ask)
@@ -122,15 +123,15 @@ def target(row: dict) -> VaseRecord:
 
 
 def truth(row: dict) -> str:
-    return vases.answer(target(row), row["field"])
+    return questions.answer(target(row), row["field"])
 
 
 def is_right(row: dict, said: str) -> bool:
-    """Exact after normalisation; a caption when `CAPTION_FIELDS` of the record are."""
-    record = target(row)
-    if row["field"] != "overall":
-        claim = VaseRecord(**{row["field"]: said}).normalised()
-        return bool(said) and vases.answer(claim, row["field"]) == vases.answer(record, row["field"])
+    """Exact after normalisation; a caption or description when `CAPTION_FIELDS` of the record are."""
+    record, field = target(row), row["field"]
+    if field in questions.FIELDS:
+        said_value = questions.value(questions.claim(field, said), field)
+        return bool(said_value) and said_value == questions.value(record, field)
     scores = rewards.score_fields(said, record)
     return all(scores[name] == 1 for name in CAPTION_FIELDS if scores[name] is not None)
 
@@ -140,8 +141,8 @@ def score(rows: list[dict], answers: list[dict]) -> dict[str, Measure]:
     measures: dict[str, Measure] = {}
     for field in dict.fromkeys(row["field"] for row in rows):
         right = [a["right"] for a in answers if a["field"] == field]
-        measures["caption_exact" if field == "overall" else field] = metrics.proportion(sum(right), len(right))
-    captions = [(target(row), a["answer"]) for row, a in zip(rows, answers, strict=True) if row["field"] == "overall"]
+        measures["caption_exact" if field == CAPTION else field] = metrics.proportion(sum(right), len(right))
+    captions = [(target(row), a["answer"]) for row, a in zip(rows, answers, strict=True) if row["field"] == CAPTION]
     if captions:
         for name in rewards.WEIGHTS:
             values = [rewards.score_fields(said, record)[name] for record, said in captions]

@@ -15,13 +15,13 @@ from vasekit import (
     calibrate,
     cli,
     clip,
-    dataset,
     decide,
     devices,
     files,
     filtering,
     images,
     pipeline,
+    records,
     review,
     stages,
     views,
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [images.target_name(path, root).as_posix() for path in paths]
     overrides = review.read_overrides(args.overrides, "--overrides", "quality", names) if args.overrides else {}
     labels = calibrate.read_labels(args.labels, "--labels", names) if args.labels else {}
-    records = dataset.read_rows(args.records) if args.records else []
+    rows = records.read_rows(args.records) if args.records else []
     view_of, prompts = views.reader(args), clip.load_prompts(args.prompts or clip.PROMPTS)
     key = stages.fingerprint(args, paths, model=clip.files_of(args))
     if not args.analyze_only and (done := stages.unchanged(args.output_dir / REPORT, key, partial(placed, args))):
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if args.analyze_only:
         return analyse(photos, about, args, watch)
-    return sort(photos, overrides, labels, records, about | {"fingerprint": key}, args, watch)
+    return sort(photos, overrides, labels, rows, about | {"fingerprint": key}, args, watch)
 
 
 def analyse(photos: Collection, about: dict, args: argparse.Namespace, watch: cli.Stopwatch) -> int:
@@ -112,7 +112,7 @@ def sort(
     photos: Collection,
     overrides: dict[str, str],
     labels: dict[str, int],
-    records: list[dict],
+    rows: list[dict],
     about: dict,
     args: argparse.Namespace,
     watch: cli.Stopwatch,
@@ -129,8 +129,8 @@ def sort(
         if args.target_precision or args.target_recall:
             threshold, source = more["calibration"]["threshold"], "labels"
     report = filtering.verdicts(photos, threshold, source, overrides, args.dedup) | about
-    if records:
-        more["audit"] = audit.audit(audit.judged(report["results"]), records, args.seed)
+    if rows:
+        more["audit"] = audit.audit(audit.judged(report["results"]), rows, args.seed)
         for sentence in more["audit"]["flagged"]:
             print(sentence)
     report |= more

@@ -149,7 +149,7 @@ def test_the_verdicts_vase_counts_where_names_say_another() -> None:
     ]
     known, unused = audit._vases(verdicts, rows)
     assert [vase.record and vase.record.fabric for vase in known] == ["Athenian", None, "Boeotian", "Laconian"]
-    assert unused == 1, "the record of vase 1 counts as used: a file is called 1.jpg"
+    assert unused == 2, "vase 1 and the one that is gone: a file called 1.jpg is not vase 1 here"
 
 
 def test_records_of_other_photographs_are_refused_in_one_line() -> None:

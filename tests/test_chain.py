@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     flags = ("--vases", 30, "--views", 2, "--seed", 6, "--size", 112)
     run(sys.executable, ROOT / "data" / "make_world.py", *flags, "--output", folder / "museum")
-    data = ("--photos", folder / "museum" / "photos", "--records", folder / "museum" / "records.csv")
+    data = ("--images", folder / "museum" / "photos", "--records", folder / "museum" / "records.csv")
     run(sys.executable, ROOT / "data" / "build.py", *data, "--output", folder / "data", "--test_share", 0.3)
     return folder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filter_entry import picture
 
-from vasekit import dataset, rewards
+from vasekit import decide, rewards
 from vasekit.cli import ROOT
 from vasekit.synth import world
 
@@ -25,8 +25,8 @@ def build(*flags: object) -> subprocess.CompletedProcess[str]:
 def collection(tmp_path: Path) -> Path:
     """Photographs (of nothing) and records of 60 vases of the built-in world."""
     rows = [world.record(world.vase_seed(3, k)) for k in range(60)]
-    for row in rows:
-        picture(tmp_path / "photos" / f"{row['Image GUID']}_1_ac001001.jpg", size=(16, 16))
+    for seed, row in enumerate(rows):
+        picture(tmp_path / "photos" / f"{row['Image GUID']}_1_ac001001.jpg", seed)
     picture(tmp_path / "photos" / "stranger_1.jpg", size=(16, 16))
     with (tmp_path / "records.csv").open("w", newline="") as handle:
         writer = csv.DictWriter(handle, world.COLUMNS)
@@ -36,11 +36,11 @@ def collection(tmp_path: Path) -> Path:
 
 
 def test_rows_join_split_by_vase_and_say_what_the_record_says(collection: Path) -> None:
-    flags = ("--photos", collection / "photos", "--records", collection / "records.csv", "--test_share", 0.2)
+    flags = ("--images", collection / "photos", "--records", collection / "records.csv", "--test_share", 0.2)
     done = build(*flags, "--output", collection / "a")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
-    names = ("video_training_dataset.json", "grpo_video_dataset.json", "test.json", "dataset_report.json")
+    names = ("video_training_dataset.json", "grpo_video_dataset.json", "test.json", "manifest.json")
     sft, grpo, test, report = (json.loads((collection / "a" / name).read_text()) for name in names)
     vases = [{row["vase"] for row in rows} for rows in (sft, grpo, test)]
     assert sum(map(len, vases)) == len(set.union(*vases))
@@ -58,11 +58,22 @@ def test_rows_join_split_by_vase_and_say_what_the_record_says(collection: Path) 
     assert (collection / "a" / names[0]).read_bytes() == (collection / "b" / names[0]).read_bytes()
 
 
-def test_new_vases_move_none_of_the_others() -> None:
-    keys = [f"vase-{k}" for k in range(500)]
-    parts = {key: dataset.part_of(key, 42, 0.3, 0.1) for key in keys}
-    shares = [sum(part == name for part in parts.values()) / 500 for name in ("test", "grpo", "sft")]
-    assert shares == pytest.approx([0.1, 0.27, 0.63], abs=0.06)
+def test_parts_are_proportional_in_every_stratum_and_new_vases_move_few() -> None:
+    shares = {"test": 0.1, "val": 0.05, "grpo": 0.25, "sft": 0.6}
+    groups = [(f"vase-{k}", (f"shape {k % 7}", k % 3)) for k in range(600)]
+    parts = decide.stratified(groups, shares, 42)
+    for name, share in shares.items():
+        assert parts.count(name) == pytest.approx(600 * share, abs=10)
+        for stratum in {s for _, s in groups}:
+            own = [part for part, (_, s) in zip(parts, groups, strict=True) if s == stratum]
+            assert own.count(name) == pytest.approx(len(own) * share, abs=1)
+    more = decide.stratified([*groups, ("new", ("shape 3", 1))], shares, 42)
+    assert sum(a != b for a, b in zip(parts, more[:-1], strict=True)) <= 3
+    alone = decide.stratified([(f"vase-{k}", k) for k in range(2000)], shares, 42)  # a stratum each
+    assert all(alone.count(name) == pytest.approx(2000 * share, abs=60) for name, share in shares.items())
+    assert parts != decide.stratified(groups, shares, 43)
+    with pytest.raises(ValueError, match="not to 1"):
+        decide.stratified(groups, {"sft": 0.5}, 42)
 
 
 def test_messy_json_records_do_not_stop_the_run(tmp_path: Path) -> None:
@@ -86,10 +97,10 @@ def test_messy_json_records_do_not_stop_the_run(tmp_path: Path) -> None:
         },
     ]
     (tmp_path / "records.jsonl").write_text("\n".join(json.dumps(row) for row in records))
-    done = build("--photos", tmp_path / "photos", "--records", tmp_path / "records.jsonl", "--output", tmp_path / "out")
+    done = build("--images", tmp_path / "photos", "--records", tmp_path / "records.jsonl", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "out" / "dataset_report.json").read_text())
-    assert report["unknown_words"] == {"shape": {"thymiaterion": 1}}
+    report = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert report["unknown_words"] == {"shape": {"thymiaterion": 1}, "date": {"no idea": 1}}
     assert sum(report["vases"].values()) == 4
 
 
@@ -97,7 +108,7 @@ def test_messy_json_records_do_not_stop_the_run(tmp_path: Path) -> None:
     ("records", "text", "said"),
     [
         ("missing.csv", None, "no such file"),
-        ("records.txt", "x", "needs .csv"),
+        ("records.xls", "x", "needs .csv"),
         ("records.csv", "Fabric,Date\n", "holds no record"),
         ("records.jsonl", '{"image": "a.jpg"}\n{broken', "line 2"),
         ("records.json", '"text"', "needs a list"),
@@ -108,7 +119,7 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path, records: str, text:
     picture(tmp_path / "photos" / "698_1.jpg", size=(16, 16))
     if text is not None:
         (tmp_path / records).write_text(text)
-    done = build("--photos", tmp_path / "photos", "--records", tmp_path / records, "--output", tmp_path / "out")
+    done = build("--images", tmp_path / "photos", "--records", tmp_path / records, "--output", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
@@ -122,8 +133,8 @@ def test_one_folder_per_vase_reaches_the_records(tmp_path: Path) -> None:
     (tmp_path / "records.csv").write_text(
         "Image GUID,Technique,Shape Name\n698,BLACK-FIGURE,SKYPHOS\n8375,RED-FIGURE,CUP\n"
     )
-    flags = ("--photos", tmp_path / "photos", "--records", tmp_path / "records.csv", "--output", tmp_path / "data")
-    done = build(*flags, "--view_pattern", "folder", "--grpo_share", 0)
+    flags = ("--images", tmp_path / "photos", "--records", tmp_path / "records.csv", "--output", tmp_path / "data")
+    done = build(*flags, "--view_pattern", "folder", "--plain", "--grpo_share", 0, "--val_share", 0, "--test_share", 0)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "data/video_training_dataset.json").read_text())
     answers = {(row["vase"], row["messages"][-1]["content"]) for row in rows if row["field"] == "technique"}

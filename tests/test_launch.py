@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vasekit import builtin, doctor, flags, launch, runs
 from vasekit.cli import ROOT, UserError
@@ -30,9 +31,12 @@ def script(name: str, *words: object, cwd: Path | None = None, **environment: st
 def dataset(folder: Path, rows: int = 4, solution: bool = True) -> Path:
     picture = folder / "p.jpg"
     picture.parent.mkdir(parents=True, exist_ok=True)
-    picture.write_bytes(b"not looked at")
-    row = {"messages": [{"role": "user", "content": "<image>What?"}], "images": [str(picture)]}
-    write_json(folder / "data.json", [row | ({"solution": "red-figure kylix."} if solution else {})] * rows)
+    Image.new("RGB", (112, 112)).save(picture)
+    target = {"solution": "Athenian red-figure kylix."} if solution else {}
+    asked = [{"role": "user", "content": f"<image>What is {number}?"} for number in range(rows)]
+    answer = {"role": "assistant", "content": "A kylix."}
+    data = [{"messages": [turn, answer], "images": [str(picture)]} | target for turn in asked]
+    write_json(folder / "data.json", data)
     return folder / "data.json"
 
 
@@ -112,6 +116,10 @@ def test_several_processes_on_the_cpu_train_together(tmp_path: Path) -> None:
         ("sft.sh", ["--dataset", "broken.json"], "not valid JSON"),
         ("sft.sh", ["--output_dir", "foreign"], "not a run of this kit"),
         ("grpo.sh", ["--dataset", "unsolved.json"], "lacks the column 'solution'"),
+        ("sft.sh", ["--dataset", "bare.json"], "row 1 has 0 <image> for 1"),
+        ("sft.sh", ["--val_dataset", "broken.json"], "--val_dataset"),
+        ("sft.sh", ["--max_length", "40"], "4 rows that are too long: row 1"),
+        ("grpo.sh", ["--max_length", "30"], "4 rows that are too long: row 1"),
         ("grpo.sh", ["--num_generations", "3"], "must be a multiple"),
         ("merge.sh", ["--adapters", "foreign"], "no complete checkpoint"),
         ("hf2megatron.sh", [], "no CUDA GPU here"),
@@ -126,6 +134,8 @@ def test_bad_input_is_refused_in_one_line_before_ms_swift_starts(
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "mine.txt").write_text("mine")
     dataset(tmp_path / "unsolved", solution=False).rename(tmp_path / "unsolved.json")
+    bare = data.read_text(encoding="utf-8").replace("<image>", "")
+    (tmp_path / "bare.json").write_text(bare, encoding="utf-8")
     usual = ["--model", "builtin", "--dataset", data, "--output_dir", "out"] if name in ("sft.sh", "grpo.sh") else []
     started = time.monotonic()
     done = script(name, *usual, *words, cwd=tmp_path)
@@ -134,6 +144,29 @@ def test_bad_input_is_refused_in_one_line_before_ms_swift_starts(
     assert said in done.stderr
     assert time.monotonic() - started < 10
     assert not (tmp_path / "out").exists()
+
+
+def test_relative_paths_are_below_the_data_file(tmp_path: Path) -> None:
+    data = dataset(tmp_path / "data")
+    rows = [row | {"images": ["p.jpg"]} for row in json.loads(data.read_text())]
+    write_json(data, rows)
+    words = ("--dry_run", "--model", "builtin", "--output_dir", tmp_path / "out", "--dataset")
+    done = script("sft.sh", *words, f"{data}#2", "--val_dataset", data, cwd=tmp_path)
+    assert done.stdout.startswith(f"ROOT_IMAGE_DIR={tmp_path / 'data'} "), done.stderr
+    assert f"--dataset '{data}#2' " in done.stdout
+    own = script("sft.sh", *words, data, cwd=tmp_path, ROOT_IMAGE_DIR=str(tmp_path))
+    assert "which is not there" in own.stderr
+    other = dataset(tmp_path / "other")
+    write_json(other, rows)
+    assert "several folders" in script("sft.sh", *words, data, other, cwd=tmp_path).stderr
+
+
+def test_a_script_starts_quickly(tmp_path: Path) -> None:
+    data = dataset(tmp_path, rows=3000)
+    started = time.monotonic()
+    done = script("sft.sh", "--dry_run", "--model", "builtin", "--dataset", data, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 3
 
 
 def test_gpus_are_named_and_a_callers_own_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,9 +82,12 @@ def test_single_years_are_well_defined() -> None:
 
 
 def test_a_near_shape_earns_part() -> None:
-    near, far = (rewards.shape_score(shape, "neck-amphora") for shape in ("amphora", "krater"))
-    assert near == rewards.SAME_KIND
-    assert far == 0
+    shapes = ("neck-amphora", "amphora", "belly-amphora", "pelike", "krater")
+    near = [rewards.shape_score(shape, "neck-amphora") for shape in shapes]
+    assert near == sorted(near, reverse=True)
+    assert near[0] == 1
+    assert near[-1] == 0
+    assert len(set(near)) == len(near)
 
 
 def test_fields_that_the_record_lacks_do_not_count() -> None:

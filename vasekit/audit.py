@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vasekit import dataset, images, metrics, vases
+from vasekit import dataset, dates, images, metrics, vocabulary
 from vasekit.cli import UserError
 from vasekit.metrics import Measure
 from vasekit.vases import VaseRecord
@@ -62,42 +62,19 @@ class _Vase:
 def _vases(verdicts: Iterable[Judged], rows: Sequence[dict]) -> tuple[list[_Vase], int]:
     """All vases, sorted by key, and the number of records without a photograph.
 
-    Photographs find their records as they do for the data set, through `dataset.join`, which reads the vase from the
-    file name. Where the verdict knows better (--views, --view_pattern), that name would lead to strangers.
+    Photographs find their records as they do for the data set, through `dataset.join`; which vase one shows is what
+    the verdict says.
     """
-    verdicts = sorted(verdicts, key=lambda row: row.filename)
-    joined = dataset.join([Path(row.filename) for row in verdicts], rows)
-    record_of = {photo.as_posix(): entry.record for entry in joined.entries for photo in entry.photos}
-    odd = [row for row in verdicts if images.parse_name(row.filename).key != row.vase.casefold()]
-    rows_of: dict[str, list[dict]] = {}
-    for row in rows if odd else ():
-        for name in dict.fromkeys(dataset.names_in(row)):
-            rows_of.setdefault(name, []).append(row)
-    record_of |= {Path(row.filename).as_posix(): _record(row, rows_of) for row in odd}
     groups: dict[str, list[Judged]] = {}
-    for row in verdicts:
+    for row in sorted(verdicts, key=lambda row: row.filename):
         groups.setdefault(row.vase.casefold(), []).append(row)
-    found = []
-    for _, own in sorted(groups.items()):
-        records = filter(None, (record_of.get(Path(row.filename).as_posix()) for row in own))
-        found.append(_Vase(sum(row.accepted for row in own), len(own), next(records, None)))
-    if not odd:
-        return found, joined.records_without_photo
-    asked = [*(Path(row.filename) for row in verdicts), *map(_named_after, odd)]
-    return found, dataset.join(asked, rows).records_without_photo
-
-
-def _record(row: Judged, rows_of: Mapping[str, list[dict]]) -> VaseRecord | None:
-    """The record that names the file, else the one that names the vase."""
-    for photo, name in ((Path(row.filename), Path(row.filename).name), (_named_after(row), Path(row.vase).name)):
-        for entry in dataset.join([photo], rows_of.get(name.casefold(), ())).entries:
-            return entry.record
-    return None
-
-
-def _named_after(row: Judged) -> Path:
-    """A file name from which `dataset.join` reads the verdict's vase."""
-    return Path(f"{row.vase}_1.jpg")
+    vase_of = {Path(row.filename): row.vase for own in groups.values() for row in own}
+    joined = dataset.join(list(vase_of), rows, lambda photo: images.View(vase_of[photo], ""))
+    record_of = {entry.key: entry.record for entry in joined.entries}
+    found = [
+        _Vase(sum(row.accepted for row in own), len(own), record_of.get(key)) for key, own in sorted(groups.items())
+    ]
+    return found, joined.records_without_photo
 
 
 # ---- groups ----
@@ -109,7 +86,7 @@ def period(date: str) -> str:
     Such as "500-451 BCE" of "525-475 BCE" (a middle on the border goes to the later one) and "500-401 BCE" of "5th
     century BCE". Empty for an empty text.
     """
-    years = vases.parse_date(date)
+    years = dates.parse_date(date)
     if not years:
         return NOT_UNDERSTOOD if date else ""
     first, last = years
@@ -118,7 +95,7 @@ def period(date: str) -> str:
         return WIDE
     middle = (first + last) // 2 or 1  # there is no year 0
     start = (middle - 1) // length * length + 1 if middle > 0 else middle // length * length
-    return vases.write_date((start, start + length - 1))
+    return dates.write_date((start, start + length - 1))
 
 
 def museum(collection: str) -> str:
@@ -154,7 +131,7 @@ def _groups(field: str, texts: Sequence[str]) -> list[_Group]:
     spellings: dict[tuple[str, ...], Counter[str]] = {}
     members: dict[tuple[str, ...], list[int]] = {}
     for index, text in enumerate(texts):
-        key = vases.words_of(text.replace(NOT_RECORDED, ""))
+        key = vocabulary.words_of(text.replace(NOT_RECORDED, ""))
         spellings.setdefault(key, Counter())[text if key else NOT_RECORDED] += 1
         members.setdefault(key, []).append(index)
     if not any(members):
@@ -166,7 +143,7 @@ def _groups(field: str, texts: Sequence[str]) -> list[_Group]:
         pool = replace(pool, members=np.array(sorted(i for name in small for i in named.pop(name))))
 
     def place(name: str) -> tuple:
-        years = vases.parse_date(name) if field == "period" else None
+        years = dates.parse_date(name) if field == "period" else None
         return name.startswith("("), years or (-len(named[name]),), name
 
     groups = [_Group(field, name, np.array(named[name])) for name in sorted(named, key=place)]
@@ -261,7 +238,7 @@ def holm(chances: Sequence[float]) -> list[float]:
 def audit(verdicts: Sequence[Judged], rows: Sequence[dict], seed: int = 0) -> dict:
     """Acceptance by fabric, technique, shape, period and collection, ready for JSON.
 
-    rows: as `dataset.read_rows` gives them. Fields that no record speaks of are left out. Photographs without a record
+    rows: as `records.read_rows` gives them. Fields that no record speaks of are left out. Photographs without a record
     count in `overall` only; the `rest` of a group is all others that have one. Raises UserError where no photograph
     has a record.
     """

@@ -175,15 +175,23 @@ def text_features(scorer: Scorer, prompts: Prompts) -> TextFeatures:
 
     Raises UserError when the model can't be had.
     """
+    means = np.stack([encode_texts(scorer, group).mean(0) for group in prompts])
+    network, _ = _network(scorer)
+    return TextFeatures(means / np.linalg.norm(means, axis=1, keepdims=True), fingerprint(network))
+
+
+def encode_texts(scorer: Scorer, texts: Sequence[str]) -> np.ndarray:
+    """(n, dim) float32 features of texts, of the length that the model gives them.
+
+    Raises UserError when the model can't be had.
+    """
     import open_clip
     import torch
-    import torch.nn.functional as F
 
     network, _ = _network(scorer)
     with _quiet(), torch.inference_mode():
         tokenize = open_clip.get_tokenizer(scorer.model, **_cache(scorer))
-        means = [network.encode_text(tokenize(list(group))).mean(0) for group in prompts]
-        return TextFeatures(F.normalize(torch.stack(means), dim=-1).numpy(), fingerprint(network))
+        return network.encode_text(tokenize(list(texts))).float().numpy()
 
 
 def kept_text_features(scorer: Scorer, prompts: Prompts, table: Path) -> TextFeatures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +97,50 @@ def near_duplicates(hashes: Sequence[int], vases: Sequence[str], bits: int = NEA
     return groups
 
 
+def near_pairs(hashes: Sequence[int], bits: int = NEAR_BITS) -> np.ndarray:
+    """(m, 2) indices a < b of hashes that differ in at most `bits` of 64, whatever vase they show.
+
+    Cut into bits + 1 bands, two such hashes agree in one band at least, so only those are compared.
+    """
+    values = np.asarray(hashes, np.uint64)
+    cuts = np.linspace(0, 64, bits + 2).astype(int)
+    found = [np.empty((0, 2), int)]
+    for low, high in itertools.pairwise(cuts.tolist()):
+        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.diff(band[order])) + 1
+        found += [_near(order_part, values, bits) for order_part in np.split(order, starts) if len(order_part) > 1]
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _near(indices: np.ndarray, values: np.ndarray, bits: int) -> np.ndarray:
+    """The pairs among these, sorted; row by row, so that a crowded band takes time but no memory."""
+    pairs = []
+    for k, first in enumerate(indices[:-1]):
+        others = indices[k + 1 :]
+        close = others[np.bitwise_count(values[others] ^ values[first]) <= bits]
+        pairs.append(np.stack([np.full(len(close), first), close], axis=1))
+    return np.sort(np.concatenate(pairs), axis=1)
+
+
+def linked(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The indices 0..count-1 in groups: what a chain of pairs links is together; sorted."""
+    parent = list(range(count))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for a, b in pairs:
+        one, other = sorted((root(a), root(b)))
+        parent[other] = one
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in range(count):
+        groups[root(index)].append(index)
+    return list(groups.values())
+
+
 # ---- best view ----
 
 
@@ -167,6 +213,39 @@ def split_groups(
         for name, chosen in cuts.items():
             split[name] += [index for group in chosen for index in members[group]]
     return {name: np.array(sorted(indices), dtype=int) for name, indices in split.items()}
+
+
+def stratified(groups: Sequence[tuple[str, Hashable]], shares: Mapping[str, float], seed: int) -> list[str]:
+    """The part of each group (key, stratum), in proportion to `shares` in every stratum.
+
+    Systematic sampling: within a stratum a hash of seed and key decides the order, and the parts are cut off along it
+    from a start that is the stratum's own, so that strata of one or two are spread over the parts as well. New groups
+    move a few others of their stratum at most, and none of another. Raises ValueError when the shares do not sum to 1.
+    """
+    if abs(sum(shares.values()) - 1) > 1e-9:
+        raise ValueError(f"shares sum to {sum(shares.values())}, not to 1")
+    strata: dict[Hashable, list[int]] = defaultdict(list)
+    for index, (_, stratum) in enumerate(groups):
+        strata[stratum].append(index)
+    parts = [""] * len(groups)
+    for stratum, members in strata.items():
+        start = _draw(seed, stratum)
+        for rank, index in enumerate(sorted(members, key=lambda i: _draw(seed, groups[i][0]))):
+            parts[index] = _part((rank + start) / len(members), shares)
+    return parts
+
+
+def _draw(seed: int, key: Hashable) -> float:
+    """A number in [0, 1) that only depends on these two."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") / 2**64
+
+
+def _part(place: float, shares: Mapping[str, float]) -> str:
+    for name, share in shares.items():
+        place -= share
+        if place < 0 and share:
+            return name
+    return max(shares, key=shares.__getitem__)  # rounding
 
 
 # ---- verdicts against labels ----

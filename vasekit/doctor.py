@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from vasekit import builtin, runs
+from vasekit import builtin, lengths, runs, validation
 from vasekit.cli import UserError
 from vasekit.flags import Flags
 
@@ -54,56 +54,71 @@ def check_model(flags: Flags) -> None:
         )
 
 
-def check_dataset(flags: Flags, need_solution: bool) -> int:
-    """Rows of all local files of --dataset; each needs messages, pictures that exist, and for GRPO a solution."""
-    count = 0
-    for place, name in enumerate(_many(flags, "dataset")):
-        text, _, sampled = name.partition("#")
-        path = Path(text).expanduser().absolute()
-        rows = _rows(path)
-        for number, row in enumerate(rows, 1):
-            if problem := _problem(row, path.parent, need_solution):
-                raise UserError(f"--dataset {path}: row {number} {problem}; build the file again with data/build.py")
-        flags["dataset"][place] = f"{path}#{sampled}" if sampled else str(path)
-        count += int(sampled) if sampled.isdigit() else len(rows)
+def settings(flags: Flags, environment: Mapping[str, str], reward: bool) -> validation.Settings:
+    """What the rows of a run must fit, from its flags and its environment."""
+    model = lengths.model_folder(_one(flags, "model"))
+    if lengths.is_builtin(model):
+        environment = {**environment, "MAX_PIXELS": lengths.BUILTIN_PIXELS}
+    rescale = _number(flags, "max_pixels") if "max_pixels" in flags else None
+    system = lengths.system_text(_one(flags, "system", lengths.SYSTEM))
+    counter = lengths.Lengths(model, lengths.Budget.of(environment, rescale), system)
+    root = environment.get("ROOT_IMAGE_DIR")
+    return validation.Settings(counter, _limit(flags, model, reward), reward, Path(root).absolute() if root else None)
+
+
+def _limit(flags: Flags, model: Path, reward: bool) -> int:
+    """Most tokens of a row. In GRPO --max_length is for the prompt alone, and the answer must fit the model as well."""
+    context = lengths.context(model)
+    if not reward:
+        return _number(flags, "max_length", context)
+    context = _number(flags, "vllm_max_model_len", _number(flags, "max_model_len", context))
+    return min(_number(flags, "max_length", context), context - _number(flags, "max_completion_length", 512))
+
+
+def check_dataset(flags: Flags, environment: dict[str, str], reward: bool) -> int:
+    """Rows of all local files of --dataset, after these and --val_dataset have been checked.
+
+    Sets ROOT_IMAGE_DIR in `environment`, where paths are relative: ms-swift would look in the current folder only.
+    """
+    rules = settings(flags, environment, reward)
+    _many(flags, "dataset")
+    count, roots = 0, set()
+    for flag in ("dataset", "val_dataset"):
+        for place, name in enumerate(flags.get(flag, [])):
+            text, _, sampled = name.partition("#")
+            path = Path(text).expanduser().absolute()
+            report = validation.check([path], rules)
+            _refuse(f"--{flag}", report)
+            rows, relative = report.files[0]["rows"], report.files[0]["relative_paths"]
+            flags[flag][place] = f"{path}#{sampled}" if sampled else str(path)
+            roots |= {path.parent} if relative else set()
+            if flag == "dataset":
+                count += int(sampled) if sampled.isdigit() else rows
+    if len(roots) > 1 and rules.root is None:
+        named = ", ".join(map(str, sorted(roots)))
+        raise UserError(
+            f"--dataset: relative paths in files of several folders ({named}), and ms-swift knows one; put the files"
+            " into one folder or write whole paths"
+        )
+    if roots:
+        environment.setdefault("ROOT_IMAGE_DIR", str(roots.pop()))
     return count
 
 
-def _rows(path: Path) -> list:
-    if not path.is_file():
-        raise UserError(f"--dataset {path}: no such file; make it with data/build.py or give another")
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else json.loads(text)
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--dataset {path}: not valid JSON ({error})") from None
-    if not isinstance(rows, list) or not rows:
-        raise UserError(f"--dataset {path}: holds no row; build it from more photographs (data/build.py)")
-    return rows
-
-
-def _problem(row: object, folder: Path, need_solution: bool) -> str | None:
-    if not isinstance(row, dict) or not (row.get("messages") or row.get("conversations")):
-        return "has no messages"
-    if need_solution and not row.get("solution"):
-        return "lacks the column 'solution', which the reward compares with"
-    images = row.get("images") or []
-    for image in [images] if isinstance(images, str) else images:
-        if not (folder / image).is_file() and not Path(image).is_file():
-            return f"names the picture {image}, which is not there"
-    return None
+def _refuse(flag: str, report: validation.Report) -> None:
+    for line in validation.lines(report.warnings):
+        print(f"warning: {flag} {line}", file=sys.stderr)
+    if problems := validation.lines(report.problems):
+        more = f" (and {len(problems) - 1} more kinds of problems: see data/validate.py)" if problems[1:] else ""
+        raise UserError(f"{flag} {problems[0]}{more}")
 
 
 def check_generations(flags: Flags, processes: int) -> None:
     """The batch of one step must hold whole groups of generations."""
     per_step = processes
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-        per_step *= int(_one(flags, name, "1"))
-    generations = int(_one(flags, "num_generations", "8"))
+        per_step *= _number(flags, name, 1)
+    generations = _number(flags, "num_generations", 8)
     if per_step % generations:
         raise UserError(
             f"--num_generations {generations}: the batch of a step ({per_step} = per_device_train_batch_size x"
@@ -165,6 +180,13 @@ def _one(flags: Flags, name: str, default: str | None = None) -> str:
     if len(values) != 1:
         raise UserError(f"--{name}: needs one value, got {' '.join(values) or 'none'}")
     return values[0]
+
+
+def _number(flags: Flags, name: str, default: int | None = None) -> int:
+    value = _one(flags, name, None if default is None else str(default))
+    if not value.isdigit() or not int(value):
+        raise UserError(f"--{name} {value}: needs a whole number, at least 1")
+    return int(value)
 
 
 def _many(flags: Flags, name: str) -> list[str]:

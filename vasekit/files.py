@@ -56,6 +56,22 @@ def staging_dir(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder within `folder`; on success its files take their places, one right after the other.
+
+    Files that belong together are so never mixed with those of an earlier run, but for the instant of the renames.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=_prefix(folder / "files"), dir=folder))
+    try:
+        yield stage
+        for path in sorted(stage.iterdir()):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
 def _prefix(path: Path) -> str:
     """How temporary names beside `path` begin; makes its folder, and removes what a killed run left there."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -130,9 +130,34 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
+# Mean difference of two thumbnails, of 255. Measured on rendered and real vases: copies at 50 to 100 % of the size and
+# JPEG quality 30 to 90 differ by at most 2.7; other vases with a near perceptual hash by at least 5.1.
+SAME_COLOURS = 4.0
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """8 x 8 pixels, RGB: the colours where a perceptual hash has only light and dark."""
+    return image.resize((8, 8), Image.Resampling.BOX).tobytes()
+
+
 def letterbox(image: Image.Image, size: int) -> Image.Image:
     """The picture in a (size, size) square, proportions kept: they define a vase's shape."""
     return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color=PADDING)
+
+
+def pixels(path: Path) -> int:
+    """Width times height, from the header alone."""
+    with Image.open(path) as image:
+        return image.width * image.height
+
+
+def shrink(path: Path, target: Path, at_most: int) -> None:
+    """Store the picture as a JPEG of at most that many pixels, proportions kept."""
+    image = read(path)
+    scale = (at_most / (image.width * image.height)) ** 0.5
+    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).save(target, quality=95)
 
 
 # ---- names ----

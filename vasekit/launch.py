@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vasekit import builtin, cli, doctor, files, flags, runs
+from vasekit import cli, doctor, files, flags, lengths, runs
 from vasekit.cli import UserError
 from vasekit.flags import Flags
 
@@ -33,8 +33,6 @@ _ALWAYS = {
     "template": ["qwen2_5_vl"],
     "external_plugins": [str(cli.ROOT / "plugin" / "plugin.py")],
 }
-# 112 x 112 pixels: what the built-in model was made for.
-_BUILTIN_PIXELS = "12544"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +77,8 @@ def _train(stage: str, command: str, defaults: Flags, user: Flags) -> int:
         given["resume_from_checkpoint"] = [str(saved[-1])]
     argv = _swift(command, given)
     if dry_run:
-        print(shlex.join(argv))
+        root = environment.get("ROOT_IMAGE_DIR")
+        print(shlex.join([*([f"ROOT_IMAGE_DIR={root}"] if root else []), *argv]))
         return 0
     note = facts | {"command": argv, "versions": cli.versions("ms-swift", "torch", "transformers", "peft", "trl")}
     files.write_json(output / runs.RUN, note)
@@ -105,9 +104,9 @@ def _checked(
     given = defaults | _ALWAYS | user
     flags.check_known(command, given)
     doctor.check_model(given)
-    rows = doctor.check_dataset(given, need_solution=stage == "grpo")
     if stage == "grpo":
         doctor.check_generations(given, processes)
+    rows = doctor.check_dataset(given, environment, reward=stage == "grpo")
     output = Path(given["output_dir"][0]).expanduser().absolute()
     doctor.writable(output)
     _own_port(processes, environment)
@@ -137,16 +136,9 @@ def _for_device(gpus: int, processes: int, environment: dict[str, str]) -> Flags
 
 def _for_model(given: Flags, user: Flags, environment: dict[str, str]) -> None:
     """The built-in model, or one made from it, sees small pictures; larger ones it never learned to read."""
-    if (Path(given["model"][0]) / "config.json").is_file() and _is_builtin(Path(given["model"][0])):
-        environment["MAX_PIXELS"] = _BUILTIN_PIXELS
+    if (Path(given["model"][0]) / "config.json").is_file() and lengths.is_builtin(Path(given["model"][0])):
+        environment["MAX_PIXELS"] = lengths.BUILTIN_PIXELS
         given["torch_dtype"] = user.get("torch_dtype", ["float32"])
-
-
-def _is_builtin(model: Path) -> bool:
-    """Whether this is the built-in model or a descendant: it has the same vocabulary."""
-    config = files.read_json(model / "config.json", "--model")
-    size = config.get("text_config", config).get("vocab_size")
-    return size == files.read_json(builtin.VLM / "config.json", "--model")["text_config"]["vocab_size"]
 
 
 def _identity(given: Flags) -> dict[str, object]:
@@ -183,7 +175,7 @@ def merge(defaults: Flags, user: Flags) -> int:
     doctor.writable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     base = files.read_json(adapter / "args.json", "--adapters").get("model", "")
-    given = {"torch_dtype": ["bfloat16" if gpus and not _is_builtin(Path(base)) else "float32"]} | given
+    given = {"torch_dtype": ["bfloat16" if gpus and not lengths.is_builtin(Path(base)) else "float32"]} | given
     watch = cli.Stopwatch()
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as stage:
         target = Path(stage) / "model"

@@ -1,27 +1,21 @@
-"""The domain, once: records of vases, their words and dates, captions, questions and answers."""
+"""The domain, once: what a record says of a vase, how a caption says it, and what a caption claims.
+
+Words are in `vocabulary`, dates in `dates`, questions and answers in `questions`, files of records in `records`.
+"""
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
-from pathlib import Path
+from functools import lru_cache
 
-VOCABULARY = Path(__file__).with_name("vocabulary.yaml")
+from vasekit.dates import find, parse_date, write_date
+from vasekit.vocabulary import canonical, plain, terms_in, unknown_in, words_of
 
-# Field -> ways to ask for it; the first is the documented question.
-QUESTIONS = {
-    "fabric": ("What is the fabric of the vase?",),
-    "technique": ("What is the technique of the vase?",),
-    "shape": ("What is the shape name of the vase?",),
-    "provenance": ("What is the provenance of the vase?",),
-    "date": ("What is the date of the vase?",),
-    "attribution": ("What is the attribution of the vase?",),
-    "decoration": ("What is the decoration of the vase?",),
-    "overall": ("What is the overall description of the vase?",),
-}
+TERMS = ("fabric", "technique", "shape")
+# What a caption says, in its order; "place" is the find-spot or, where that is unknown, the collection.
+CAPTION_FIELDS = ("fabric", "technique", "shape", "date", "attribution", "decoration", "place")
 
 
 @dataclass(frozen=True)
@@ -37,211 +31,256 @@ class VaseRecord:
     provenance: str = ""
     sub_technique: str = ""
     collection: str = ""
+    credit: str = ""
     licence: str = ""
 
     def normalised(self) -> VaseRecord:
-        """The same with canonical fabric, technique, shape and date, and text free of markup."""
-        known = {name: canonical(name, getattr(self, name)) for name in ("fabric", "technique", "shape")}
-        texts = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in known}
-        years = parse_date(self.date)
-        return VaseRecord(**known, **texts | {"date": write_date(years) if years else texts["date"]})
+        """The same with canonical fabric, technique, shape, date and attribution, and text free of markup."""
+        return _normalised(self)
 
     def stated(self) -> dict[str, str]:
         """The fields that are not empty."""
         return {name: value for name, value in asdict(self).items() if value}
 
 
-# ---- words ----
+@lru_cache(maxsize=65536)  # every question, caption and reward of a vase asks for it
+def _normalised(record: VaseRecord) -> VaseRecord:
+    made = {f.name: plain(getattr(record, f.name)) for f in fields(record)}
+    made |= {name: canonical(name, made[name]) for name in TERMS}
+    years = parse_date(made["date"])
+    made |= {"date": write_date(years) if years else made["date"]}
+    return VaseRecord(**made | {"attribution": str(Attribution.parse(made["attribution"]))})
 
 
-def plain(text: str) -> str:
-    """Without HTML tags and entities, control characters and doubled blanks."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html.unescape(text)).split())
+# ---- attributions ----
 
-
-def words_of(text: str) -> tuple[str, ...]:
-    """Lower-case words: what is left of a spelling when punctuation does not count."""
-    return tuple(re.findall(r"[^\W_]+", plain(text).lower().replace("'s", "s")))
+# How near a vase is to a hand that is not its own.
+_QUALIFIERS = "manner|near|follower|followers|circle|school|imitator|companion|recalls|close to|related to|akin to"
+_QUALIFIED = rf"(?:(?P<qualifier>(?:{_QUALIFIERS})(?:\s+of)?)\s+(?:the\s+)?)?"
+_KINDS = {"P": "Painter", "PAINTER": "Painter", "GROUP": "Group", "WORKSHOP": "Workshop", "CLASS": "Class"}
+_KINDS |= {"POTTER": "Potter"}
+_WHO = re.compile(
+    rf"{_QUALIFIED}(?:the\s+)?(?P<artist>.+?)(?:\s+by\s+(?P<scholar>.+)|\s*\((?P<judge>[^()?]+)\))?$", re.I
+)
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """terms: field -> {sorted words of a spelling: canonical term}. kinds: shape -> family."""
+class Attribution:
+    """ "Manner of PHRYNOS P by GORBUNOVA": qualifier, artist and the scholar who says so. `str` writes it like that."""
 
-    terms: Mapping[str, Mapping[tuple[str, ...], str]]
-    kinds: Mapping[str, str]
+    artist: str = ""
+    qualifier: str = ""
+    scholar: str = ""
 
+    @staticmethod
+    def parse(text: str) -> Attribution:
+        """From the catalogue's notation or a caption's ("attributed to the manner of the Phrynos Painter")."""
+        text = re.sub(r"^(?:attributed to|by)\s+", "", plain(text).split("|")[0].strip(" ;."), flags=re.IGNORECASE)
+        match = _WHO.match(text)
+        if not match:
+            return Attribution()
+        scholar = match["scholar"] or match["judge"] or ""
+        words = [word.upper() for word in match["artist"].split()]
+        words = ["P" if word == "PAINTER" else word for word in words]
+        return Attribution(" ".join(words), (match["qualifier"] or "").capitalize(), scholar.upper())
 
-@cache
-def vocabulary(path: Path = VOCABULARY) -> Vocabulary:
-    """Read a vocabulary file."""
-    import yaml
+    def __str__(self) -> str:
+        by = f"by {self.scholar}" if self.scholar else ""
+        return " ".join(part for part in (self.qualifier, self.artist, by) if part)
 
-    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    terms: dict[str, dict[tuple[str, ...], str]] = {}
-    for name, entries in loaded.items():
-        table = terms.setdefault(name, {})
-        for term, more in entries.items():
-            for spelling in (term, *(more.get("also", ()) if isinstance(more, dict) else more)):
-                table[tuple(sorted(words_of(spelling)))] = term
-    return Vocabulary(terms, {term: entry["kind"] for term, entry in loaded["shape"].items()})
+    @property
+    def names(self) -> frozenset[str]:
+        """The words that tell this artist from others."""
+        return frozenset(words_of(self.artist)) - {"p", "of", "the", *map(str.lower, _KINDS)}
 
-
-def canonical(name: str, value: str) -> str:
-    """The vocabulary's term for a fabric, technique or shape; an unknown value stays, in lower case.
-
-    Further words do not matter: "CUP LITTLE MASTER LIP, SIANA" is a little master cup.
-    """
-    found = terms_in(name, value)
-    return found[0] if found else plain(value).lower()
-
-
-def terms_in(name: str, text: str) -> list[str]:
-    """All terms of a field that the text names, in its order; of overlapping spellings the longest counts."""
-    words, table = words_of(text), vocabulary().terms[name]
-    found: dict[int, str] = {}
-    used: set[int] = set()
-    for length in sorted({len(spelling) for spelling in table}, reverse=True):
-        for start in range(len(words) - length + 1):
-            place = range(start, start + length)
-            term = table.get(tuple(sorted(words[start : start + length])))
-            if term and used.isdisjoint(place):
-                found[start] = term
-                used.update(place)
-    return list(dict.fromkeys(term for _, term in sorted(found.items())))
+    def prose(self) -> str:
+        """ "manner of the Phrynos Painter"; the scholar stays in the record."""
+        words = [_KINDS.get(word) or (word.title() if word.isupper() else word) for word in self.artist.split()]
+        article = "the" if _KINDS.keys() & self.artist.split() else ""
+        return " ".join(part for part in (self.qualifier.lower(), article, *words) if part)
 
 
-def is_known(name: str, value: str) -> bool:
-    """Whether the vocabulary has a word for it."""
-    return bool(terms_in(name, value))
-
-
-# ---- dates ----
-
-_YEAR = r"(\d{1,4})"
-_ERA = r"(b\.?\s*c\.?\s*e?\.?|c\.?\s*e\.?|a\.?\s*d\.?)?"
-_SPAN = re.compile(rf"(-?){_YEAR}\s*{_ERA}\s*(?:-|/|to|and)\s*(-?){_YEAR}\s*{_ERA}", re.IGNORECASE)
-_SINGLE = re.compile(rf"(-?){_YEAR}\s*{_ERA}", re.IGNORECASE)
-_CENTURY = re.compile(
-    r"(early|mid|middle|late|first half of(?: the)?|second half of(?: the)?)?[\s-]*(?:the\s+)?"
-    rf"(\d{{1,2}})(?:st|nd|rd|th)\s+(?:century|cent\.?|c\.)\s*{_ERA}",
-    re.IGNORECASE,
-)
-# Years of a century that "early", "mid" and "late" cover, counted from its beginning.
-_PARTS = {
-    "early": (0, 33),
-    "mid": (33, 67),
-    "middle": (33, 67),
-    "late": (67, 100),
-    "first": (0, 50),
-    "second": (50, 100),
-}
-
-
-def parse_date(text: str) -> tuple[int, int] | None:
-    """(first, last) year, negative for BCE; None where the text states no date.
-
-    "-525 to -475", "c. 525-475 BCE", "525\u2013475 BC", "480 BCE", "early 5th century BCE". Without an era, a span
-    that runs downwards or a lone year is BCE, as is everything in this field; CE has to be said.
-    """
-    text = re.sub("[\u2010-\u2015\u2212]", "-", plain(text)).strip()
-    if match := _CENTURY.search(text):
-        return _century(match)
-    if match := _SPAN.search(text):
-        sign_a, a, era_a, sign_b, b, era_b = match.groups()
-        era = era_b or era_a
-        if sign_a or _is_bce(era_a or era_b) or (not era and int(a) > int(b)):
-            first, last = -int(a), int(b) if _is_ce(era_b) and not sign_b else -int(b)
-        else:
-            first, last = int(a), int(b)
-        return min(first, last), max(first, last)
-    if match := _SINGLE.search(text):
-        sign, year, era = match.groups()
-        value = int(year) if _is_ce(era) and not sign else -int(year)
-        return value, value
-    return None
-
-
-def _century(match: re.Match[str]) -> tuple[int, int]:
-    part, number, era = match.groups()
-    low, high = _PARTS.get((part or "").lower().split(" ")[0], (0, 100))
-    if _is_ce(era):
-        start = (int(number) - 1) * 100
-        return start + low + 1, start + high
-    start = -int(number) * 100
-    return start + low, start + high - (1 if high == 100 else 0)
-
-
-def _is_bce(era: str | None) -> bool:
-    return bool(era) and era.lower().startswith("b")
-
-
-def _is_ce(era: str | None) -> bool:
-    return bool(era) and era.lower()[0] in "ca"
-
-
-def write_date(years: tuple[int, int]) -> str:
-    """Such as "525-475 BCE", "480 BCE", "20-40 CE", "10 BCE to 20 CE"."""
-    first, last = years
-    if first < 0 < last:
-        return f"{-first} BCE to {last} CE"
-    era = "BCE" if first < 0 else "CE"
-    first, last = abs(first), abs(last)
-    return f"{first} {era}" if first == last else f"{first}-{last} {era}"
-
-
-# ---- captions, questions, answers ----
+# ---- captions ----
 
 
 def depicted(decoration: str) -> str:
-    """The decoration as a caption says it: sides joined, in lower case, without the letters of the parts."""
-    parts = [re.sub(r"^\s*[A-Z](?:\s*,\s*[A-Z])*\s*:\s*", "", part) for part in plain(decoration).split("|")]
-    return "; ".join(part.strip().lower() for part in parts if part.strip())
+    """The decoration as a caption says it: sides joined by " | ", in lower case, without the letters of the parts."""
+    parts = [re.sub(r"^\s*[A-Za-z]+(?:\s*,\s*[A-Za-z]+)*\s*:\s*", "", part) for part in plain(decoration).split("|")]
+    return " | ".join(part.strip(" .").lower().replace(";", ",") for part in parts if part.strip(" ."))
 
 
-def caption(record: VaseRecord) -> str:
-    """ "Athenian black-figure lekythos, 525-475 BCE, warrior."; what the record lacks is left out."""
+def caption(record: VaseRecord, say: Sequence[str] = CAPTION_FIELDS) -> str:
+    """ "Athenian black-figure lekythos, 525-475 BCE, attributed to Lydos, warrior; Vulci."
+
+    What the record lacks is left out, and so are the fields that are not in `say`.
+    """
     record = record.normalised()
-    what = " ".join(part for part in (record.fabric, record.technique, record.shape or "vase") if part)
-    return ", ".join(part for part in (what, record.date, depicted(record.decoration)) if part) + "."
+    said = VaseRecord(**{name: getattr(record, name) for name in say if name != "place"})
+    what = " ".join(part for part in (said.fabric, said.technique, said.shape or "vase") if part)
+    who = Attribution.parse(said.attribution)
+    hand = who.prose() if who.qualifier else f"attributed to {who.prose()}" if who.artist else ""
+    place = tidy(record.provenance or record.collection) if "place" in say else ""
+    date = said.date if parse_date(said.date) else ""  # "undated" is no part of a description
+    body = ", ".join(part for part in (what, date, hand, depicted(said.decoration)) if part)
+    return f"{body}; {place}." if place else f"{body}."
 
 
-def answer(record: VaseRecord, field: str) -> str:
-    """The answer to `QUESTIONS[field]`, empty where the record is silent."""
-    if field == "overall":
-        return caption(record)
-    value = getattr(record.normalised(), field)
-    return depicted(value) if field == "decoration" else value
+def tidy(text: str) -> str:
+    """Without shouting: "ETRURIA, VULCI" becomes "Etruria, Vulci"."""
+    text = plain(text).strip(" .").replace(";", ",")
+    return text.title() if text.isupper() else text
+
+
+# ---- what a text claims ----
+
+Claims = dict[str, tuple[str, ...]]
+# Field -> what it is called in questions, answers and record strings.
+NAMES = {
+    "fabric": ("fabric",),
+    "technique": ("technique",),
+    "shape": ("shape name", "shape"),
+    "provenance": ("provenance",),
+    "date": ("date",),
+    "attribution": ("attribution", "attributed to"),
+    "decoration": ("decoration",),
+    "collection": ("collection", "collection record"),
+}
+_FIELD_OF = {name: field for field, names in NAMES.items() for name in names}
+_NAME = "|".join(sorted(_FIELD_OF, key=len, reverse=True))
+# "The Shape Name is CUP;", "The fabric of the vase is Athenian."
+_STATEMENT = re.compile(
+    rf"\bThe\s+(?P<name>{_NAME})(?:\s+of\s+(?:the|this)\s+vase)?\s+is\b\s*(?P<value>.*?)"
+    r"\s*(?:;|\.(?=\s+(?:The\s|[A-Z]\w+\s+of\s)|\s*$)|$)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MARKED_HAND = re.compile(
+    rf"(?:attributed to|painted by|by the hand of)\s+(?P<who>{_QUALIFIED}[^,;.|]+)", re.IGNORECASE
+)
+_HEAD_HAND = re.compile(r"\bby\s+(?P<who>[^,;.|]+)", re.IGNORECASE)
+# A segment that is a hand by itself. Names are capitalised, figures in captions are not.
+_HANDS = (
+    re.compile(rf"(?:by|(?:{_QUALIFIERS})\s+of)\s.+", re.IGNORECASE),
+    re.compile(rf"(?i:{_QUALIFIERS})\s+(?:the\s+)?[A-Z].*"),
+    re.compile(r"(?:the\s+)?[\w'. -]+\s(?:painter|workshop|potter)(?:\s+by\s.+|\s*\(.+\))?", re.IGNORECASE),
+    re.compile(r"(?:the\s+)?(?:[A-Z][\w'.-]*\s)+(?:Group|Class|GROUP|CLASS)(?:\s+by\s.+)?"),
+)
+_SHOWING = re.compile(r"\b(?:with|showing|depicting|depicts|shows|decorated with|representing)\b", re.IGNORECASE)
+_OPENING = re.compile(r"^(?:it|this|the (?:vase|scene|decoration))\s+(?:shows|depicts|is)\b\s*", re.IGNORECASE)
+# What is left around a date, and what every caption may say.
+_PADDING = {
+    "dated",
+    "dating",
+    "date",
+    "dates",
+    "to",
+    "from",
+    "it",
+    "is",
+    "circa",
+    "c",
+    "a",
+    "an",
+    "the",
+    "vase",
+    "this",
+}
+# A place that is a collection, not a find-spot.
+_MUSEUM = re.compile(
+    r"\d|museum|museo|mus\u00e9e|collection|louvre|institute|university|gallery|library|:", re.IGNORECASE
+)
+
+
+def claims_in(text: str) -> Claims:
+    """Field -> its values, in the text's order, of a caption, of full sentences, or of a record string.
+
+    "Athenian black-figure lekythos, c. 525-475 BCE, by X, Herakles and the boar; Marathon." Fabric and technique may
+    swap places; a caption that opens oddly is searched through for terms. Several values of a field are several claims.
+    """
+    text = plain(text)
+    found: dict[str, list[str]] = {name: [] for name in NAMES}
+    if columns := record_string(text):
+        stated = parse_record(columns).stated()
+        return {name: (stated[name],) if name in stated else () for name in NAMES}
+    for match in _STATEMENT.finditer(text):
+        found[_FIELD_OF[" ".join(match["name"].lower().split())]].append(match["value"])
+    rest = _STATEMENT.sub(" ", text).strip(" ;,.")
+    for name, values in _of_caption(rest).items() if rest else ():
+        found[name] += values
+    return {name: tuple(dict.fromkeys(value for value in values if value)) for name, values in found.items()}
+
+
+def _of_caption(text: str) -> dict[str, list[str]]:
+    body, _, place = text.partition(";")
+    dates = find(body)
+    for date in reversed(dates):
+        body = f"{body[: date.start]}, {body[date.end :]}"
+    body, hands = _cut(_MARKED_HAND, body)
+    segments = [_OPENING.sub("", part.strip(" .")) for part in re.split(r",|\.\s", body)]
+    segments = [part for part in segments if not set(words_of(part)) <= _PADDING]
+    hands += [part for part in segments if _is_hand(part)]
+    head, *tail = [part for part in segments if not _is_hand(part)] or [""]
+    head, more = _cut(_HEAD_HAND, head)
+    head, _, shown = _split(_SHOWING, head)
+    terms = {name: terms_in(name, head) for name in TERMS}
+    silent = [name for name in TERMS if not terms[name]]
+    figures = [part for part in (shown, *tail) if part and not _is_terms(part, silent)]
+    terms |= {name: terms_in(name, " , ".join([head, *tail])) for name in silent}
+    if not any(terms.values()):
+        figures.insert(0, head)
+    elif rest := _rest(head):  # "Athenian black-figure thymiaterion": a word that the vocabulary lacks
+        terms |= {name: [rest] for name in silent if not terms[name]}
+    kind = "collection" if _MUSEUM.search(place) else "provenance"
+    return {
+        **terms,
+        "date": [write_date(date.years) for date in dates],
+        "attribution": [str(Attribution.parse(who)) for who in hands + more],
+        "decoration": [", ".join(figures)],
+        kind: [place.strip(" .")],
+    }
+
+
+def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, list[str]]:
+    return pattern.sub(" ", text), [match["who"].strip() for match in pattern.finditer(text)]
+
+
+def _split(pattern: re.Pattern[str], text: str) -> tuple[str, str, str]:
+    match = pattern.search(text)
+    return (text[: match.start()], match[0], text[match.end() :].strip()) if match else (text, "", "")
+
+
+def _is_hand(segment: str) -> bool:
+    return any(hand.fullmatch(segment) for hand in _HANDS) and not any(terms_in(name, segment) for name in TERMS)
+
+
+def _rest(head: str) -> str:
+    """The words of the head that are no terms."""
+    for name in TERMS:
+        head = unknown_in(name, head)
+    return " ".join(word for word in words_of(head) if word not in _PADDING)
+
+
+def _is_terms(segment: str, names: Iterable[str]) -> bool:
+    """Whether a segment only names terms of fields that the head of the caption is silent about."""
+    known = {word for name in names for term in terms_in(name, segment) for word in words_of(term)}
+    return bool(known) and set(words_of(segment)) <= known | {"a", "an", "the", "is", "it", "vase"}
 
 
 def parse_caption(text: str) -> VaseRecord:
     """What a caption claims. Several values of one field are joined by " / ": they are several claims."""
-    head, *tail = [part.strip() for part in re.split(r",(?!\d)", plain(text).rstrip(". "))]
-    rest = [part for part in tail if not parse_date(part)]
-    dated = next((part for part in [*tail, head] if parse_date(part)), "")
-    claims = {}
-    for name in ("fabric", "technique", "shape"):  # in either order; a caption that opens oddly is searched through
-        claims[name] = " / ".join(terms_in(name, head) or terms_in(name, text))
-    return VaseRecord(**claims, date=dated, decoration="; ".join(rest))
+    return VaseRecord(**{name: " / ".join(values) for name, values in claims_in(text).items()})
 
 
 # ---- records ----
 
-_COLUMNS = {
-    "fabric": "fabric",
-    "technique": "technique",
+# Column of a Beazley export, or key of a JSON record -> field.
+COLUMNS = {
+    **_FIELD_OF,
     "sub technique": "sub_technique",
-    "shape": "shape",
-    "shape name": "shape",
-    "provenance": "provenance",
-    "date": "date",
-    "attribution": "attribution",
-    "attributed to": "attribution",
-    "decoration": "decoration",
-    "collection": "collection",
-    "collection record": "collection",
     "licence": "licence",
     "license": "licence",
+    "rights": "licence",
+    "credit": "credit",
+    "credit line": "credit",
 }
 
 
@@ -249,7 +288,7 @@ def parse_record(row: Mapping[str, object]) -> VaseRecord:
     """A row of a Beazley export or of JSON, whatever the case of its headers; other columns are ignored."""
     found: dict[str, str] = {}
     for column, value in row.items():
-        name = _COLUMNS.get(" ".join(words_of(str(column))))
+        name = COLUMNS.get(" ".join(words_of(str(column))))
         if name and value is not None and not found.get(name):
             found[name] = plain(str(value))
     return VaseRecord(**found)
@@ -260,4 +299,9 @@ _PHRASE = re.compile(r"The ([A-Z][A-Za-z ]*?) is (.*?)(?:;(?=The )|;?\s*$)", re.
 
 def parse_record_string(text: str) -> VaseRecord:
     """ "The Fabric is ATHENIAN;The Provenance is ;..." with empty fields and markup."""
-    return parse_record(dict(_PHRASE.findall(text)))
+    return parse_record(record_string(text))
+
+
+def record_string(text: str) -> dict[str, str]:
+    """Its columns and values, empty ones too; an empty mapping where the text is no record string."""
+    return dict(_PHRASE.findall(text)) if re.match(r"\s*The [A-Z][A-Za-z ]*? is ", text) else {}

@@ -25,7 +25,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from vasekit import vases
+from vasekit import questions, vases
 from vasekit.builtin import renders
 from vasekit.builtin.captions import Traits
 from vasekit.builtin.renders import SIZE, Renders
@@ -125,11 +125,15 @@ def lesson(photo: Traits, rng: random.Random) -> tuple[str, str]:
     return rng.choice(PLAIN_QUESTIONS[about]), plain_answer(photo, about)
 
 
+# What a caption says that a small picture can tell.
+SAY = ("fabric", "technique", "shape", "date", "decoration")
+
+
 def catalogue_phrase(rng: random.Random) -> str:
     """An answer about a vase that is not in the picture: the words of the catalogue become known, not their meaning."""
     record = vases.parse_record(world.record(world.vase_seed(renders.VLM_TRAIN, rng.randrange(world.WORLD_SIZE))))
-    said = [vases.answer(record, field) for field in vases.QUESTIONS]
-    return rng.choice([text for text in said if text] + 3 * [vases.caption(record)])
+    said = [questions.value(record, field) for field in questions.FIELDS]
+    return rng.choice([text for text in said if text] + 4 * [vases.caption(record, SAY)])
 
 
 # ---- tokenizer and configuration ----
@@ -138,7 +142,7 @@ def catalogue_phrase(rng: random.Random) -> str:
 def corpus(rng: random.Random) -> Iterator[str]:
     """What the tokenizer is made from: both vocabularies, every question, every prompt."""
     fixed = [*SYSTEMS, "system\n", "user\n", "assistant\n", "Say: "]
-    fixed += [question for field in vases.QUESTIONS.values() for question in field]
+    fixed += [questions.QUESTIONS[kind][0] for kind in (*questions.FIELDS, "overall")]
     fixed += [question for group in PLAIN_QUESTIONS.values() for question in group]
     yield from fixed * 40
     for _ in range(2000):

@@ -87,8 +87,10 @@ def steps(out: Path) -> list[Step]:
             "training data",
             script(
                 "data/build.py",
-                *("--photos", filtered / "best_views", "--records", world / "records.csv", "--output", data),
-                *("--questions", "shape,technique,date,overall"),
+                *("--images", filtered / "best_views", "--records", world / "records.csv", "--output", data),
+                # The small model learns one wording, and what can be seen; the held-out world is the test.
+                *("--questions", "shape,technique,date,caption", "--plain", "--val_share", 0, "--test_share", 0),
+                *("--caption_fields", "fabric,technique,shape,date,decoration"),
             ),
             data,
         ),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vasekit import cli, decide, files, images, metrics, vases
+from vasekit import cli, decide, files, images, metrics, questions, vases
 from vasekit.cli import ROOT
 from vasekit.synth.world import BROKEN
 
@@ -82,9 +82,9 @@ def _questions(rows: Sequence[dict], photos: Path):
         traits = {field: row[field] for field in ("fabric", "shape", "technique", "date")}
         record = vases.VaseRecord(**traits, decoration=row["motif"])
         target = json.dumps(traits | {"decoration": row["motif"], "caption": vases.caption(record)})
-        for field in ("shape", "technique", "date", "overall"):
+        for field in ("shape", "technique", "date", "caption"):
             yield {
-                "messages": [{"role": "user", "content": "<image>" + vases.QUESTIONS[field][0]}],
+                "messages": [{"role": "user", "content": "<image>" + questions.QUESTIONS[field][0]}],
                 "images": [str(photos / row["image"])],
                 "field": field,
                 "vase": row["vase"],

@@ -50,7 +50,7 @@ def _evaluation(out: Path, name: str) -> dict:
 
 def _captions_of(out: Path, name: str) -> dict[str, dict]:
     """Greedy captions by vase."""
-    return {row["vase"]: row for row in _evaluation(out, name)["answers"] if row["field"] == "overall"}
+    return {row["vase"]: row for row in _evaluation(out, name)["answers"] if row["field"] == "caption"}
 
 
 def write(out: Path, seconds: dict[str, float]) -> None:
