@@ -223,12 +223,11 @@ def _of_caption(text: str) -> dict[str, list[str]]:
     head, _, shown = _split(_SHOWING, head)
     terms = {name: terms_in(name, head) for name in TERMS}
     silent = [name for name in TERMS if not terms[name]]
-    figures = [part for part in (shown, *tail) if part and not _is_terms(part, silent)]
-    terms |= {name: terms_in(name, " , ".join([head, *tail])) for name in silent}
-    if not any(terms.values()):
-        figures.insert(0, head)
-    elif rest := _rest(head):  # "Athenian black-figure thymiaterion": a word that the vocabulary lacks
-        terms |= {name: [rest] for name in silent if not terms[name]}
+    # "Athenian black-figure thymiaterion": a word that the vocabulary lacks. A head without any term is a figure.
+    unknown = [_rest(head)] if len(silent) < len(TERMS) else []
+    named = [shown, *tail] if unknown else [head, shown, *tail]
+    figures = [part for part in named if part and not _is_terms(part, silent)]
+    terms |= {name: terms_in(name, " , ".join(tail)) or unknown for name in silent}
     kind = "collection" if _MUSEUM.search(place) else "provenance"
     return {
         **terms,
