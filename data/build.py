@@ -35,7 +35,7 @@ def kinds(text: str) -> dict[str, float]:
             raise argparse.ArgumentTypeError(f"{name} given, there are {', '.join(QUESTIONS)}")
         try:
             found[name] = cli.share(share or "1")
-        except ValueError:
+        except (ValueError, argparse.ArgumentTypeError):
             raise argparse.ArgumentTypeError(f"{part} given, needs NAME or NAME=SHARE such as shape=0.5") from None
     if not found:
         raise argparse.ArgumentTypeError(f"none given, there are {', '.join(QUESTIONS)}")
@@ -125,7 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         "shares": shares_of(args),
         "photographs": len(photos),
-        "photographs_without_record": joined.photos_without_record,
+        "photographs_without_record": [
+            images.target_name(photo, args.images).as_posix() for photo in joined.photos_without_record
+        ],
         "unreadable": [{"name": fact.name, "reason": fact.error} for fact in facts.values() if fact.error],
         "records_without_photograph": joined.records_without_photo,
         "records_silent_about": dataset.gaps(entries),

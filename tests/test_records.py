@@ -15,7 +15,8 @@ ASKED = {"from": "human", "value": "<image>\n What is the fabric of the vase?"}
 SAID = {"from": "gpt", "value": "The fabric of the vase is ATHENIAN."}
 STRING = (
     "The Vase Number is 8375;The Fabric is ATHENIAN;The Technique is BLACK-FIGURE;"
-    "The Shape Name is CUP LITTLE MASTER LIP;The Provenance is ;The Date is -550 to -500;The Attributed To is <em>Manner of</em> PHRYNOS P by GORBUNOVA;"
+    "The Shape Name is CUP LITTLE MASTER LIP;The Provenance is ;The Date is -550 to -500;"
+    "The Attributed To is <em>Manner of</em> PHRYNOS P by GORBUNOVA;"
     "The Decoration is A: HERAKLES | B: YOUTH (?)"
 )
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from vasekit import decide, images, questions, records, vases
 from vasekit.dates import parse_date
@@ -43,7 +44,7 @@ class Joined:
     """Entries, and what found no partner."""
 
     entries: list[Entry]
-    photos_without_record: list[str]
+    photos_without_record: list[Path]
     records_without_photo: int
 
 
@@ -56,7 +57,7 @@ def join(
     index = _Index(rows)
     groups: dict[str, list[Path]] = {}
     found: dict[str, VaseRecord] = {}
-    missing: list[str] = []
+    missing: list[Path] = []
     seen: set[int] = set()
     names = Counter(photo.name.casefold() for photo in photos)
     for photo in photos:
@@ -65,7 +66,7 @@ def join(
         places = index.of_file(photo, alone=names[photo.name.casefold()] == 1) or own
         seen.update(places, own)
         if not places:
-            missing.append(photo.name)
+            missing.append(photo)
             continue
         groups.setdefault(key, []).append(photo)
         if not found.get(key, VaseRecord()).stated():
@@ -161,8 +162,10 @@ def examine(
             picture, _ = images.decode(data, at_least=64)
         except ImageError as error:
             return Facts(**about, error=str(error))
+        # Resampled without aliasing, copies of real photographs differed in at most 2 bits, of rendered ones 99 % in 6.
+        small = picture.resize((32, 32), Image.Resampling.LANCZOS)
         digest = hashlib.sha256(data).hexdigest()
-        return Facts(**about, sha256=digest, phash=images.perceptual_hash(picture), thumbnail=images.thumbnail(picture))
+        return Facts(**about, sha256=digest, phash=images.perceptual_hash(small), thumbnail=images.thumbnail(picture))
 
     with ThreadPoolExecutor(workers) as pool:
         return dict(zip(photos, pool.map(one, photos), strict=True))

@@ -61,6 +61,7 @@ def explain(key: str, manifest: Mapping[str, Any], read: Mapping[str, dict], vie
         "quality filter": list(_filter(key, read.get("filter", {}), view_of)),
         "best view": list(_views(key, read.get("views", {}))),
         "data set": list(_data(manifest["lineage"].get(key))),
+        "records": list(_alone(key, manifest["photographs_without_record"], view_of)),
     }
     stages = {name: lines for name, lines in stages.items() if lines}
     return {"vase": key, "verdict": _verdict(manifest["lineage"].get(key), stages), "stages": stages}
@@ -123,6 +124,12 @@ def _data(entry: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"photograph: {photo['name']}, view {photo['view'] or '-'}, {score}, SHA-256 {photo['sha256'][:12]}"
     if entry["together_with"]:
         yield f"split together with {', '.join(entry['together_with'])}: they share a picture, or nearly the same one"
+
+
+def _alone(key: str, photographs: Sequence[str], view_of: views.Reader) -> Iterator[str]:
+    for name in photographs:
+        if view_of(name).key == key:
+            yield f"no record names {name} or its vase"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
