@@ -215,11 +215,14 @@ def split_groups(
     return {name: np.array(sorted(indices), dtype=int) for name, indices in split.items()}
 
 
+SMALL_STRATUM = 10
+
+
 def stratified(groups: Sequence[tuple[str, Hashable]], shares: Mapping[str, float], seed: int) -> list[str]:
     """The part of each group (key, stratum), in proportion to `shares` in every stratum.
 
     Systematic sampling: within a stratum a hash of seed and key decides the order, and the parts are cut off along it
-    from a start that is the stratum's own, so that strata of one or two are spread over the parts as well. New groups
+    from a start that is the stratum's own. Strata of fewer than SMALL_STRATUM groups are thrown together. New groups
     move a few others of their stratum at most, and none of another. Raises ValueError when the shares do not sum to 1.
     """
     if abs(sum(shares.values()) - 1) > 1e-9:
@@ -227,6 +230,8 @@ def stratified(groups: Sequence[tuple[str, Hashable]], shares: Mapping[str, floa
     strata: dict[Hashable, list[int]] = defaultdict(list)
     for index, (_, stratum) in enumerate(groups):
         strata[stratum].append(index)
+    small = [stratum for stratum, members in strata.items() if len(members) < SMALL_STRATUM]
+    strata["small"] = [index for stratum in small for index in strata.pop(stratum)]
     parts = [""] * len(groups)
     for stratum, members in strata.items():
         start = _draw(seed, stratum)

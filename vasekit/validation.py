@@ -197,7 +197,7 @@ def parse(value: Any, reward: bool) -> Row:
     if reward and len(turns) % 2 == 0:
         turns = turns[:-1]  # ms-swift drops the answer and lets the model give its own
     if not reward and len(turns) % 2:
-        raise ValueError("lacks the assistant's answer")
+        raise ValueError("lacks the assistant's answer (a file for GRPO is checked with --reward)")
     images, videos = (_first(value, names) or [] for names in (IMAGES, VIDEOS))
     images = [images] if isinstance(images, str) else images
     if not _all(images, str):
