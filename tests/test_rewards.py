@@ -386,6 +386,17 @@ def test_the_dry_run_reads_what_ms_swift_logs(tmp_path: Path) -> None:
     assert "every keyword at once" in shown
 
 
+def test_the_dry_run_reads_one_answer_a_line(tmp_path: Path) -> None:
+    said = [("a", "red-figure pelike."), ("a", "red-figure amphora."), ("b", "kylix."), ("b", "kylix.")]
+    rows = [{"completion": text, "solution": "red-figure pelike.", "group": group} for group, text in said]
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    found = json.loads(dry_run("--completions", tmp_path / "c.jsonl", "--json").stdout)
+    assert found["groups"] == {"groups": 2, "equal": 1, "equal_share": 0.5}
+    single = [{"completion": "kylix.", "solution": "red-figure pelike."}] * 3
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(row) for row in single))
+    assert json.loads(dry_run("--completions", tmp_path / "c.jsonl", "--json").stdout)["groups"]["groups"] == 0
+
+
 def test_no_adversarial_answer_comes_near_the_truth(tmp_path: Path) -> None:
     path = tmp_path / "targets.json"
     records = [vases.parse_record(world.record(world.vase_seed(14, k))).normalised() for k in range(40)]

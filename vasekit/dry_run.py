@@ -72,13 +72,14 @@ def _of_row(row: object, where: str) -> Iterator[Completion]:
         row = {
             "completion": [row.get("completion")],
             "solution": [row["solution"]],
-            "prompt": [row.get("group", where)],
+            "prompt": [str(row.get("group", where))],
+            "step": [""],  # the group says it all
         }
     columns = [row["completion"], row["solution"], row.get("prompt") or row["solution"]]
     if len({len(column) for column in columns}) != 1:
         raise ValueError("completion, solution and prompt differ in length")
     # A prompt's pictures are not in its text: the target tells prompts of one step apart.
-    step = str((row.get("step") or [where])[0])
+    step = str(row.get("step", [where])[0])
     for text, solution, prompt in zip(*columns, strict=True):
         if text is not None and not isinstance(text, str):
             raise ValueError(f"completion {text!r} is no text")
