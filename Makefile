@@ -111,6 +111,9 @@ train: $(STAMP) ## sft -> merge -> grpo -> merge (the last where an adapter was 
 hf2megatron: $(STAMP) ## Hugging Face to Megatron, needs a GPU: MODEL= OUTPUT_DIR=
 	model/hf2megatron.sh $(call flag,MODEL,model) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)
 
+runs: $(STAMP) ## the runs below output/ in a table: FOLDER=
+	$(RUN) -m vasekit.runs $(if $(FOLDER),"$(FOLDER)") $(ARGS)
+
 builtin: $(STAMP) ## make the two built-in models again (half an hour)
 	$(RUN) -m vasekit.builtin.make $(ARGS)
 
@@ -125,4 +128,4 @@ clean: ## remove what demo and tests wrote, and caches
 	rm -rf output/demo .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-.PHONY: help setup demo test test-fast lint format classifier sort filter fetch data validate lineage reward sft merge grpo train hf2megatron builtin lock clean
+.PHONY: help setup demo test test-fast lint format classifier sort filter fetch data validate lineage reward sft merge grpo train hf2megatron runs builtin lock clean

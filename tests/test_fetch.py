@@ -454,7 +454,13 @@ def test_ctrl_c_ends_at_once_and_the_next_call_goes_on(tmp_path: Path, hub: Hub)
     hub.delay = 0.3
     command = [str(SCRIPT), "dataset", "--output_dir", "out", "--lock", "lock.json"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(tmp_path, hub.url), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        command,
+        cwd=tmp_path,
+        env=environment(tmp_path, hub.url),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # Tests started in the background of a shell inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     parts = tmp_path / "out" / fetch.PARTIAL / "images"
     until = time.monotonic() + 20

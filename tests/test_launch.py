@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vasekit import builtin, doctor, flags, launch, runs
+from vasekit import builtin, doctor, flags, gpus, plan, runs
 from vasekit.cli import ROOT, UserError
 from vasekit.files import write_json
 
@@ -152,7 +152,7 @@ def test_relative_paths_are_below_the_data_file(tmp_path: Path) -> None:
     write_json(data, rows)
     words = ("--dry_run", "--model", "builtin", "--output_dir", tmp_path / "out", "--dataset")
     done = script("sft.sh", *words, f"{data}#2", "--val_dataset", data, cwd=tmp_path)
-    assert done.stdout.startswith(f"ROOT_IMAGE_DIR={tmp_path / 'data'} "), done.stderr
+    assert f"ROOT_IMAGE_DIR={tmp_path / 'data'} " in done.stdout, done.stderr
     assert f"--dataset '{data}#2' " in done.stdout
     own = script("sft.sh", *words, data, cwd=tmp_path, ROOT_IMAGE_DIR=str(tmp_path))
     assert "which is not there" in own.stderr
@@ -170,14 +170,20 @@ def test_a_script_starts_quickly(tmp_path: Path) -> None:
 
 
 def test_gpus_are_named_and_a_callers_own_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_nvml_count", lambda: 4)
+    four = [gpus.Gpu(k, f"GPU-{k}", "card", 1, 1) for k in range(4)]
+    monkeypatch.setattr(gpus, "present", lambda: four)
     environment = {"GPUS": "0,1,3"}
-    assert doctor.devices(environment) == (3, 3)
+
+    def found(environment: dict[str, str]) -> tuple[list[int], int]:
+        seen, processes = doctor.devices(environment)
+        return [gpu.index for gpu in seen], processes
+
+    assert found(environment) == ([0, 1, 3], 3)
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,1,3"
-    assert doctor.devices({"GPUS": "cpu"}) == (0, 1)
-    assert doctor.devices({"CUDA_VISIBLE_DEVICES": "2,3", "NPROC_PER_NODE": "2"}) == (2, 2)
-    assert doctor.devices({}) == (4, 1)
-    for wrong in ({"GPUS": "all"}, {"GPUS": "0,1,2,3,4"}, {"NPROC_PER_NODE": "none"}):
+    assert found({"GPUS": "cpu"}) == ([], 1)
+    assert found({"CUDA_VISIBLE_DEVICES": "2,GPU-3", "NPROC_PER_NODE": "2"}) == ([2, 3], 2)
+    assert found({}) == ([0, 1, 2, 3], 1)
+    for wrong in ({"GPUS": "all"}, {"GPUS": "0,1,2,3,4"}, {"NPROC_PER_NODE": "none"}, {"NPROC_PER_NODE": "5"}):
         with pytest.raises(UserError):
             doctor.devices(wrong)
 
@@ -186,7 +192,11 @@ def checkpoint(folder: Path, step: int, *names: str) -> Path:
     made = folder / f"checkpoint-{step}"
     made.mkdir(parents=True)
     for name in names:
-        (made / name).write_text("{}")
+        # A safetensors file without tensors: the length of its header, and the header.
+        (made / name).write_bytes((2).to_bytes(8, "little") + b"{}" if name.endswith(".safetensors") else b"{}")
+    if "trainer_state.json" in names:
+        write_json(made / "trainer_state.json", {"global_step": step})
+    write_json(made / "args.json", {"save_only_model": True})
     return made
 
 
@@ -219,7 +229,7 @@ def test_the_table_of_flags_is_that_of_the_installed_ms_swift() -> None:
 def test_two_runs_on_one_machine_meet_on_ports_of_their_own() -> None:
     first, second, set_by_user, cluster = {}, {}, {"MASTER_PORT": "29501"}, {"NNODES": "2"}
     for environment in (first, second, set_by_user, cluster):
-        launch._own_port(2, environment)
+        plan.own_port(2, environment)
     assert first["MASTER_PORT"] != second["MASTER_PORT"]
     assert set_by_user == {"MASTER_PORT": "29501"}
     assert "MASTER_PORT" not in cluster  # every node must know it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import logging
@@ -102,8 +103,9 @@ class Encoder:
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (normalize.mean, normalize.std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[scorer.precision]
-        network.visual.to(device, self._dtype, memory_format=torch.channels_last)
-        self._network, self._device = network, device
+        # A copy: the network itself is kept, single precision, for texts and for its fingerprint.
+        tower = copy.deepcopy(network.visual).to(device, self._dtype, memory_format=torch.channels_last)
+        self._tower, self._device = tower, device
         # Twice what the model sees: what the decoder leaves out on the way there can't be told from the whole.
         side = network.visual.image_size
         self.at_least = 2 * (side if isinstance(side, int) else max(side)) if scorer.draft else 0
@@ -115,11 +117,12 @@ class Encoder:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """(n, 3, size, size) uint8 -> (n, dim) float32 of unit length."""
         import torch
+        import torch.nn.functional as F
 
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).float() * self._scale + self._shift
             pixels = pixels.to(self._dtype, memory_format=torch.channels_last)
-            return self._network.encode_image(pixels, normalize=True).float().cpu().numpy()
+            return F.normalize(self._tower(pixels), dim=-1).float().cpu().numpy()
 
 
 def resolve(model: str) -> str:

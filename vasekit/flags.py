@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vasekit.cli import UserError
 
@@ -41,14 +43,27 @@ def render(flags: Flags) -> list[str]:
     return [word for name, values in flags.items() for word in (f"--{name}", *values)]
 
 
-def check_known(command: str, flags: Flags) -> None:
-    """Refuse a flag that `swift COMMAND` does not have: it would say so itself, half a minute later."""
-    table = json.loads(TABLE.read_text(encoding="utf-8"))
-    for name in flags:
-        if name not in table[command]:
-            near = _nearest(name, table[command])
+def table() -> dict[str, Any]:
+    """What the pinned ms-swift knows: version, flags by command, choices by flag, rewards."""
+    return json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def check_known(command: str, flags: Flags) -> dict[str, Any]:
+    """Refuse a flag that `swift COMMAND` does not have, or a value that it has no choice of: it would say so itself,
+    half a minute later. Returns the table.
+    """
+    known = table()
+    for name, values in flags.items():
+        if name not in known[command]:
+            near = _nearest(name, known[command])
             hint = f"; did you mean --{near}?" if near else ""
-            raise UserError(f"--{name}: swift {command} of ms-swift {table['version']} has no such flag{hint}")
+            raise UserError(f"--{name}: swift {command} of ms-swift {known['version']} has no such flag{hint}")
+        choices = known["choices"].get(name)
+        if choices and (wrong := [value for value in values if value not in choices]):
+            raise UserError(f"--{name} {wrong[0]}: there are {', '.join(choices)}")
+        if not values:
+            raise UserError(f"--{name}: needs a value")
+    return known
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
@@ -57,16 +72,28 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, 1)), None)
 
 
-def installed() -> dict[str, list[str] | str]:
+def installed() -> dict[str, Any]:
     """The table of the installed ms-swift (imports it: some ten seconds)."""
     from dataclasses import fields
     from importlib.metadata import version
 
     from swift.arguments import ExportArguments, InferArguments, RLHFArguments, SftArguments
+    from swift.rewards import orms
 
     classes = {"sft": SftArguments, "rlhf": RLHFArguments, "export": ExportArguments, "infer": InferArguments}
     names = {command: sorted(f.name for f in fields(kind) if f.init) for command, kind in classes.items()}
-    return {"version": version("ms-swift"), **names}
+    hints = typing.get_type_hints(RLHFArguments)
+    choices = {f.name: found for f in fields(RLHFArguments) if f.init and (found := _literals(hints[f.name]))}
+    rewards = sorted(name for name in orms if name != "external_vase_acc" and not name.startswith("vase_"))
+    return {"version": version("ms-swift"), **names, "choices": dict(sorted(choices.items())), "rewards": rewards}
+
+
+def _literals(kind: object) -> list[str]:
+    """The choices of a Literal, or of an optional one."""
+    inner = [part for part in typing.get_args(kind) if part is not type(None)]
+    if typing.get_origin(kind) is typing.Literal:
+        return [str(part) for part in inner]
+    return _literals(inner[0]) if typing.get_origin(kind) is typing.Union and len(inner) == 1 else []
 
 
 if __name__ == "__main__":

@@ -1,33 +1,34 @@
 """Start ms-swift for one of the scripts in model/: `python -m vasekit.launch STAGE [defaults] -- [the user's flags]`.
 
-Everything that can be refused is refused before ms-swift's half minute of imports. Started again, a run that was
-interrupted goes on from its last complete checkpoint, and a finished one says so.
+Everything that can be refused is refused before ms-swift's half minute of imports (`doctor`). Started again, a run that
+was interrupted goes on from its last complete checkpoint, and a finished one says so.
 """
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import os
+import resource
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from vasekit import cli, doctor, files, flags, lengths, runs
+from vasekit import cli, curves, doctor, files, flags, lengths, plan, recipes, runs
 from vasekit.cli import UserError
 from vasekit.flags import Flags
+from vasekit.plan import Plan
 
 # Flags of our own; everything else is ms-swift's.
-OWN = ("fresh", "dry_run")
-# Neither changes what is learned: a run may be started again with others.
-_INCIDENTAL = {"output_dir", "report_to", "logging_steps", "dataloader_num_workers", "dataset_num_proc", "use_cpu"}
-# The plug-in also makes image token ids come from the tokenizer, so every command loads it.
+OWN = ("recipe", "fresh", "dry_run")
+# The plug-in also makes image token ids come from the tokenizer, so every command loads it; recipes name it themselves.
 _ALWAYS = {
     "model_type": ["qwen2_5_vl"],
     "template": ["qwen2_5_vl"],
@@ -42,9 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage, rest = words[0], words[1:]
     cut = rest.index("--") if "--" in rest else len(rest)
     if any(word in ("-h", "--help") for word in rest[cut:]):
-        print(f"model/{stage}.sh [--fresh] [--dry_run] [any flag of ms-swift]\ndefaults: {shlex.join(rest[:cut])}")
+        print(_help(stage, rest[:cut]))
         return 0
     return STAGES[stage](flags.parse(rest[:cut]), flags.parse(rest[cut + 1 :]))
+
+
+def _help(stage: str, defaults: Sequence[str]) -> str:
+    if stage not in plan.COMMANDS:
+        return f"model/{stage}.sh [any flag of ms-swift's export]\ndefaults: {shlex.join(defaults)}"
+    recipe = recipes.load(stage, flags.parse(defaults)["recipe"][0])
+    return (
+        f"model/{stage}.sh [--recipe NAME] [--fresh] [--dry_run] [any flag of swift {plan.COMMANDS[stage]}]\n"
+        f"recipes: {', '.join(recipes.names(stage))}, or a .yaml file of yours\n"
+        f"{recipe.path.name}: {shlex.join(flags.render(recipe.flags))}"
+    )
 
 
 # ---- training ----
@@ -52,102 +64,170 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sft(defaults: Flags, user: Flags) -> int:
     """Supervised fine-tuning."""
-    return _train("sft", "sft", defaults, user)
+    return _train("sft", defaults, user)
 
 
 def grpo(defaults: Flags, user: Flags) -> int:
     """Reinforcement with the vase reward."""
-    return _train("grpo", "rlhf", defaults, user)
+    return _train("grpo", defaults, user)
 
 
-def _train(stage: str, command: str, defaults: Flags, user: Flags) -> int:
-    fresh, dry_run = (user.pop(name, None) is not None for name in OWN)
-    environment = dict(os.environ)
-    given, facts = _checked(stage, command, defaults, user, environment)
-    output = Path(given["output_dir"][0])
-    if fresh and runs.read(output).get("identity"):
-        shutil.rmtree(output)
-    doctor.check_output(output, facts["identity"])
-    if finished := runs.read(output).get("finished"):
-        print(f"{stage}: done before, {finished['checkpoint']} (--fresh starts over)")
+def _train(stage: str, defaults: Flags, user: Flags) -> int:
+    recipe, fresh, dry_run = (user.pop(name, defaults.get(name)) for name in OWN)
+    run = plan.draft(stage, (recipe or [""])[0], user, os.environ)
+    checks = doctor.examine(run)
+    doctor.refuse(checks)
+    identity = plan.identity(run)
+    if fresh is None:
+        doctor.check_output(run.output, identity)
+    if dry_run is not None:
+        _go_on(run, fresh is not None)
+        print(plan.shown(run))
         return 0
-    saved = runs.checkpoints(output) if output.exists() else []
-    if saved and "resume_from_checkpoint" not in given:
-        print(f"{stage}: going on from {saved[-1]}")
-        given["resume_from_checkpoint"] = [str(saved[-1])]
-    argv = _swift(command, given)
-    if dry_run:
-        root = environment.get("ROOT_IMAGE_DIR")
-        print(shlex.join([*([f"ROOT_IMAGE_DIR={root}"] if root else []), *argv]))
-        return 0
-    note = facts | {"command": argv, "versions": cli.versions("ms-swift", "torch", "transformers", "peft", "trl")}
-    files.write_json(output / runs.RUN, note)
+    with _alone(run.output) as lock:
+        if fresh is not None and runs.read(run.output).get("identity"):
+            _empty(run.output)
+        doctor.check_output(run.output, identity)
+        if finished := runs.read(run.output).get("finished"):
+            print(f"{stage}: done before, {finished['checkpoint']} (--fresh starts over)")
+            return 0
+        return _attempt(run, identity, checks, lock)
+
+
+def _attempt(run: Plan, identity: dict[str, object], checks: Sequence[doctor.Check], lock: IO[str]) -> int:
+    """Start ms-swift once, and note in run.json how it went."""
+    differs = run.differences()
+    for line in _said(run, checks, differs):
+        print(line, file=sys.stderr)
+    for moved in runs.set_aside(run.output):
+        print(f"{run.stage}: half-written checkpoint set aside: {moved}", file=sys.stderr)
+    resumed = _go_on(run, fresh=False)
+    if resumed:
+        print(f"{run.stage}: going on from {resumed}")
+    argv = plan.swift(run.command, run.flags)
+    note = _note(run, identity, differs) | {"command": argv}
+    attempt: dict[str, Any] = {"started": _now(), "resumed_from": str(resumed) if resumed else None}
+    note["attempts"] = [*runs.read(run.output).get("attempts", []), attempt]
+    files.write_json(run.output / runs.RUN, note)
     watch = cli.Stopwatch()
-    if status := _run(argv, environment):
-        raise UserError(
-            f"swift {command} ended with status {status}; the same command again goes on from the last checkpoint"
-        )
-    final = runs.checkpoints(output)
+    status = _run(argv, run.environment, lock)
+    attempt |= {"ended": _now(), "status": status, "seconds": round(watch.seconds, 2)}
+    files.write_json(run.output / runs.RUN, note)
+    final = runs.checkpoints(run.output)
+    if status:
+        last = f"{final[-1]} is whole" if final else "there is no whole checkpoint"
+        raise UserError(f"swift {run.command} ended with status {status}; {last}, the same command goes on from there")
     if not final:
-        raise UserError(f"--output_dir {output}: swift {command} left no complete checkpoint")
-    finished = {"checkpoint": str(final[-1]), "seconds": round(watch.seconds, 2)}
-    files.write_json(output / runs.RUN, note | {"finished": finished})
-    watch.close(stage, f"{final[-1]}", facts["rows"], "rows")
+        raise UserError(f"--output_dir {run.output}: swift {run.command} left no complete checkpoint")
+    note["finished"] = {
+        "checkpoint": str(final[-1]),
+        "seconds": round(sum(one.get("seconds", 0) for one in note["attempts"]), 2),
+        "peak_memory_gib": _peak(run.output),
+        "result": _result(run.output),
+    }
+    files.write_json(run.output / runs.RUN, note)
+    curves.draw(run.output)
+    watch.close(run.stage, f"{final[-1]}", run.rows, "rows")
     return 0
 
 
-def _checked(
-    stage: str, command: str, defaults: Flags, user: Flags, environment: dict[str, str]
-) -> tuple[Flags, dict[str, Any]]:
-    """All flags of a run, and what run.json says of it; refuses what can't work. Changes `environment` to fit."""
-    gpus, processes = doctor.devices(environment)
-    given = defaults | _ALWAYS | user
-    flags.check_known(command, given)
-    doctor.check_model(given)
-    if stage == "grpo":
-        doctor.check_generations(given, processes)
-    rows = doctor.check_dataset(given, environment, reward=stage == "grpo")
-    output = Path(given["output_dir"][0]).expanduser().absolute()
-    doctor.writable(output)
-    _own_port(processes, environment)
-    fitting = _for_device(gpus, processes, environment)
-    given |= {name: values for name, values in fitting.items() if name not in user} | {"output_dir": [str(output)]}
-    _for_model(given, user, environment)
-    facts = {"stage": stage, "identity": _identity(given), "rows": rows, "processes": processes, "gpus": gpus}
-    return given, facts
+def _said(run: Plan, checks: Sequence[doctor.Check], differs: dict[str, list[str | None]]) -> Iterator[str]:
+    """Warnings, what was changed to fit, and what differs from the paper."""
+    yield from (f"warning: {check.text}" for check in checks if check.status == "warning")
+    yield from (f"{run.stage}: {note}" for note in run.notes)
+    if differs:
+        named = ", ".join(f"{name} {old or '-'} -> {new or '-'}" for name, (old, new) in differs.items())
+        yield f"{run.stage}: recipe {run.recipe.name}, differs from the paper in {named}"
 
 
-def _own_port(processes: int, environment: dict[str, str]) -> None:
-    """A free port for this run's processes to meet on: two runs on one machine can't share torchrun's default."""
-    if processes > 1 and environment.get("NNODES", "1") == "1" and "MASTER_PORT" not in environment:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            environment["MASTER_PORT"] = str(probe.getsockname()[1])
+def _go_on(run: Plan, fresh: bool) -> Path | None:
+    """Let the run start from its last complete checkpoint; None where there is none.
+
+    Of a fully tuned Qwen2.5-VL the Trainer restores optimizer and random numbers but not the weights, whose names on
+    disk are others than in memory (transformers 5.19): it would go on from the base model, with a line in the log. So
+    the checkpoint is loaded as the model, and in reinforcement the base stays the reference.
+    """
+    saved = runs.checkpoints(run.output) if run.output.is_dir() and not fresh else []
+    if "resume_from_checkpoint" in run.user or not saved:
+        return None
+    run.flags["resume_from_checkpoint"] = [str(saved[-1])]
+    if run.one("tuner_type", "lora") == "full":
+        if run.stage == "grpo" and float(run.one("beta", "0.04")):
+            run.flags.setdefault("ref_model", run.flags["model"])
+        run.flags["model"] = [str(saved[-1])]
+    return saved[-1]
 
 
-def _for_device(gpus: int, processes: int, environment: dict[str, str]) -> Flags:
-    """Flags that a machine without a GPU needs. Without the backend each of several processes would train alone."""
-    if gpus:
-        return {}
-    environment["ACCELERATE_USE_CPU"] = "true"
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    return {"use_cpu": ["true"], "torch_dtype": ["float32"]} | ({"ddp_backend": ["gloo"]} if processes > 1 else {})
+def _note(run: Plan, identity: dict[str, object], differs: dict[str, list[str | None]]) -> dict[str, Any]:
+    """What run.json says of a run, whatever becomes of it."""
+    manifest = Path(run.flags["dataset"][0].partition("#")[0]).with_name("manifest.json")
+    return {
+        "stage": run.stage,
+        "identity": identity,
+        "recipe": {"name": run.recipe.name, "path": str(run.recipe.path), "sha256": files.sha256(run.recipe.path)},
+        "flags": run.flags,
+        "environment": {name: run.environment.get(name) for name in ("MAX_PIXELS", *run.recipe.environment)},
+        "differs_from_paper": differs,
+        "versions": cli.versions("ms-swift", "torch", "transformers", "peft", "trl"),
+        "commit": _commit(),
+        "data": {"sha256": identity["data_sha256"], "manifest_sha256": _sha256(manifest)},
+        "rows": run.rows,
+        "processes": run.processes,
+        "gpus": [{"name": gpu.name, "memory": gpu.total} for gpu in run.gpus],
+        "started": runs.read(run.output).get("started") or _now(),
+    }
 
 
-def _for_model(given: Flags, user: Flags, environment: dict[str, str]) -> None:
-    """The built-in model, or one made from it, sees small pictures; larger ones it never learned to read."""
-    if (Path(given["model"][0]) / "config.json").is_file() and lengths.is_builtin(Path(given["model"][0])):
-        environment["MAX_PIXELS"] = lengths.BUILTIN_PIXELS
-        given["torch_dtype"] = user.get("torch_dtype", ["float32"])
+def _sha256(path: Path) -> str | None:
+    return files.sha256(path) if path.is_file() else None
 
 
-def _identity(given: Flags) -> dict[str, object]:
-    """What makes two runs the same: every flag that bears on the result, and the bytes of the data."""
-    digest = hashlib.sha256()
-    for name in given["dataset"]:
-        digest.update(Path(name.partition("#")[0]).read_bytes())
-    kept = {name: values for name, values in given.items() if name not in _INCIDENTAL}
-    return kept | {"data_sha256": digest.hexdigest()}
+def _commit() -> str | None:
+    """The kit's own commit, where it is a checkout."""
+    command = ["git", "-C", str(cli.ROOT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _peak(output: Path) -> dict[str, float]:
+    """Gibibytes: of the largest process, and of the GPU as ms-swift logs it."""
+    logged = [float(entry["memory(GiB)"]) for entry in runs.log(output) if "memory(GiB)" in entry]
+    host = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    return {"host": round(host, 3)} | ({"gpu": max(logged)} if logged else {})
+
+
+def _result(output: Path) -> dict[str, float]:
+    """The last loss, evaluation loss and reward that were logged."""
+    found: dict[str, float] = {}
+    for entry in runs.log(output):
+        found |= {name: float(entry[name]) for name in ("loss", "eval_loss", "reward") if name in entry}
+    return found
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[IO[str]]:
+    """Hold the run's lock, which ms-swift inherits: it is held until the last of both has ended, even by kill -9."""
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / doctor.LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--output_dir {output}: a run goes on there; wait for it, or stop it") from None
+        yield lock
+
+
+def _empty(output: Path) -> None:
+    """Remove a run, but not the lock that is held."""
+    for path in output.iterdir():
+        if path.name != doctor.LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 # ---- merging and converting ----
@@ -171,16 +251,16 @@ def merge(defaults: Flags, user: Flags) -> int:
         print(f"merge: done before, {output}")
         return 0
     environment = dict(os.environ)
-    gpus, _ = doctor.devices(environment)
+    seen, _ = doctor.devices(environment)
     doctor.writable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     base = files.read_json(adapter / "args.json", "--adapters").get("model", "")
-    given = {"torch_dtype": ["bfloat16" if gpus and not lengths.is_builtin(Path(base)) else "float32"]} | given
+    given = {"torch_dtype": ["bfloat16" if seen and not lengths.is_builtin(Path(base)) else "float32"]} | given
     watch = cli.Stopwatch()
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as stage:
         target = Path(stage) / "model"
         given |= {"adapters": [str(adapter)], "output_dir": [str(target)], "merge_lora": ["true"]}
-        argv = _swift("export", given)
+        argv = plan.swift("export", given)
         if status := _run(argv, environment):
             raise UserError(f"swift export ended with status {status}; {output} is as it was")
         if not runs.is_model(target):
@@ -209,7 +289,7 @@ def hf2megatron(defaults: Flags, user: Flags) -> int:
         raise UserError(f"--output_dir {output}: exists already; remove it or name another folder")
     doctor.writable(output)
     watch = cli.Stopwatch()
-    if status := _run(_swift("export", given | {"output_dir": [str(output)]}), environment):
+    if status := _run(plan.swift("export", given | {"output_dir": [str(output)]}), environment):
         shutil.rmtree(output, ignore_errors=True)
         raise UserError(f"swift export ended with status {status}; nothing was kept")
     files.write_json(output / runs.RUN, {"stage": "hf2megatron", "seconds": round(watch.seconds, 2), "flags": given})
@@ -228,17 +308,10 @@ STAGES: dict[str, Callable[[Flags, Flags], int]] = {
 # ---- the process ----
 
 
-def _swift(command: str, given: Flags) -> list[str]:
-    beside = Path(sys.executable).with_name("swift")
-    program = str(beside) if beside.is_file() else shutil.which("swift")
-    if program is None:
-        raise UserError("swift is not installed; run `make setup`, or install requirements/base.txt")
-    return [program, command, *flags.render(given)]
-
-
-def _run(argv: list[str], environment: dict[str, str]) -> int:
+def _run(argv: list[str], environment: dict[str, str], lock: IO[str] | None = None) -> int:
     """Run and wait; Ctrl-C and SIGTERM reach ms-swift, which gets time to end by itself."""
-    process = subprocess.Popen(argv, env=environment, start_new_session=True)
+    kept_open = (lock.fileno(),) if lock else ()
+    process = subprocess.Popen(argv, env=environment, start_new_session=True, pass_fds=kept_open)
 
     def forward(number: int, _: object) -> None:
         os.killpg(process.pid, number)
