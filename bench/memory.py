@@ -1,7 +1,7 @@
 """What vasekit/memory.py says a run needs against what it took: `python bench/memory.py [--device cuda] [--fake]`.
 
-Every row is a process of its own that trains a random Qwen2.5-VL: two steps of two micro-batches, AdamW, one picture and
-text a row; the vision tower is frozen and runs without autograd, and logits are those of the text alone, as in ms-swift.
+Every row is a process of its own that trains a random Qwen2.5-VL: two steps of two micro-batches, AdamW, one picture
+and text a row; the vision tower is frozen and runs without autograd, and logits are those of the text, as in ms-swift.
 On the CPU (float32) the peak is VmHWM over what was resident after the imports, on a GPU (bfloat16 under autocast)
 torch.cuda.max_memory_allocated. `--fake` runs one micro-batch of 7B's real sizes in bfloat16 on fake tensors instead,
 which have sizes and no contents: it needs no memory, and shows what a step adds to weights and states.

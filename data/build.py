@@ -125,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         "shares": shares_of(args),
         "photographs": len(photos),
+        "pictures": bool(args.publish or args.max_pixels),
         "photographs_without_record": [
             images.target_name(photo, args.images).as_posix() for photo in joined.photos_without_record
         ],
@@ -198,21 +199,37 @@ def place_pictures(
     """Store what the rows show in OUTPUT/images where that is asked for; the path that a row gives for a file."""
     if not (args.publish or args.max_pixels):
         return str
+    claim_pictures(args)
     shown = [photo for entry in entries for photo in (entry.photos if args.all_views else entry.photos[:1])]
     roots = dict.fromkeys(shown, args.images) | {f: args.turntables for entry in entries for f in entry.frames}
     names: dict[Path, str] = {}
     with files.staging_dir(args.output / PICTURES) as stage:
         for path, root in roots.items():
             name = images.target_name(path, root)
+            small = name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_name(f"{name.name}.jpg")
             large = args.max_pixels and images.pixels(path) > args.max_pixels
             if large:
-                images.shrink(path, stage / name.with_suffix(".jpg"), args.max_pixels)
+                images.shrink(path, stage / small, args.max_pixels)
             elif args.publish:
                 files.place(path, stage / name, "copy")
             if large or args.publish:
-                stored = f"{PICTURES}/{(name.with_suffix('.jpg') if large else name).as_posix()}"
+                stored = f"{PICTURES}/{(small if large else name).as_posix()}"
                 names[path] = stored if args.publish else str(args.output / stored)
     return lambda path: names.get(path, str(path))
+
+
+def claim_pictures(args: argparse.Namespace) -> None:
+    """Refuse to replace pictures that are not of an earlier build, above all the photographs themselves."""
+    target = args.output / PICTURES
+    for flag, source in (("--images", args.images), ("--turntables", args.turntables)):
+        if source:
+            cli.need_apart(source, target, f"{flag} and --output, whose {PICTURES}/ is replaced")
+    known = args.output / lineage.MANIFEST
+    ours = known.is_file() and files.read_json(known, "--output").get("pictures")
+    if target.exists() and any(target.iterdir()) and not ours:
+        raise cli.UserError(
+            f"--output {args.output}: its {PICTURES}/ was not written by this script; name another folder"
+        )
 
 
 def make_rows(
@@ -275,6 +292,8 @@ def finish(manifest: Mapping, args: argparse.Namespace, watch: cli.Stopwatch) ->
             " one part; is it a placeholder, or a wrong --view_pattern?",
             file=sys.stderr,
         )
+    if not manifest["rows"]["sft"]:
+        print("warning: no rows for fine-tuning: more vases, or smaller shares for the other parts", file=sys.stderr)
     count = sum(manifest["vases"].values())
     rows = ", ".join(f"{manifest['rows'].get(name, 0):,} {name}" for name in FILES)
     what = (

@@ -323,6 +323,30 @@ def test_large_pictures_are_stored_smaller_where_asked(collection: Path) -> None
     assert entry["photos"][0]["sha256"] == files.sha256(photo)  # of the photograph, not of the copy
 
 
+def test_photographs_of_ones_own_are_never_replaced(collection: Path) -> None:
+    (collection / "photos").rename(collection / "images")
+    flags = ("--images", collection / "images", "--records", collection / "records.csv", "--output", collection)
+    before = sorted((collection / "images").iterdir())
+    for more in ("--publish", "--max_pixels=100"):
+        done = build(*flags, more)
+        assert done.returncode == 2
+        assert "lie in each other" in done.stderr
+    (collection / "out" / "images").mkdir(parents=True)
+    (collection / "out" / "images" / "notes.txt").write_text("mine")
+    done = build(*flags[:-1], collection / "out", "--publish")
+    assert done.returncode == 2
+    assert "was not written by this script" in done.stderr
+    assert sorted((collection / "images").iterdir()) == before
+    assert (collection / "out" / "images" / "notes.txt").exists()
+
+
+def test_record_strings_are_joined_by_their_number(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "8375_1.jpg")
+    (tmp_path / "records.txt").write_text("The Vase Number is 8375;The Fabric is ATHENIAN;The Shape Name is CUP\n")
+    quiet = ("--val_share", 0, "--test_share", 0, "--grpo_share", 0, "--plain")
+    assert {row["vase"] for row in built(tmp_path, *quiet, records="records.txt")["sft"]} == {"8375"}
+
+
 # ---- rights ----
 
 

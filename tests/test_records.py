@@ -67,7 +67,7 @@ def write(path: Path, content: object) -> Path:
         ),
         (
             {"record": STRING, "image": "8375_1.jpg"},
-            ["8375_1.jpg", "8375"],
+            ["8375", "8375_1.jpg", "8375"],
             {
                 "date": "-550 to -500",
                 "attribution": "Manner of PHRYNOS P by GORBUNOVA",

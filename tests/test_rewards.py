@@ -175,6 +175,21 @@ def test_all_painters_at_once_are_no_attribution() -> None:
     assert rewards.score_fields(every, record)["attribution"] == 0
 
 
+def test_a_target_without_words_is_no_target() -> None:
+    record = VaseRecord(fabric="-", shape="?", decoration="SCENE", attribution="?", technique="red-figure")
+    assert [name for name, value in rewards.score_fields("", record).items() if value is not None] == ["technique"]
+    assert rewards.total("", record) == 0
+
+
+def test_unknown_words_stuffed_together_earn_little() -> None:
+    stuffed = "Athenian red-figure epinetron kothon thymiaterion phormiskos bowl lid fragment."
+    assert rewards.score_fields(stuffed, VaseRecord(shape="thymiaterion"))["shape"] < 0.3
+
+
+def test_a_group_is_not_its_painter() -> None:
+    assert rewards.name_score("the Haimon Painter", "HAIMON GROUP") == rewards.OTHER_QUALIFIER
+
+
 def test_a_word_that_the_vocabulary_lacks_can_be_right() -> None:
     record = VaseRecord(fabric="Athenian", technique="black-figure", shape="thymiaterion")
     assert rewards.total("Athenian black-figure thymiaterion.", record) == 1
@@ -199,6 +214,7 @@ FALSE = (
     ", attributed to the Berlin Painter",
     " with a satyr",
     "; found at Gela",
+    "; red-figure hydria, 400 BCE, by Exekias",
     ". The technique of the vase is white-ground.",
     ". It shows a chimaera.",
     " by Lydos",

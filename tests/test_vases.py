@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vasekit import dates, questions, vases, vocabulary
+from vasekit import dates, questions, rewards, vases, vocabulary
 from vasekit.cli import UserError
 from vasekit.questions import QUESTIONS
 from vasekit.synth import world
@@ -34,6 +34,18 @@ from vasekit.vases import Attribution, VaseRecord
         ("first half of the fifth century B.C.", (-500, -450)),
         ("second quarter of the 6th c. BC", (-575, -550)),
         ("mid-6th century BC", (-567, -533)),
+        ("2nd quarter of the 5th century B.C.", (-475, -450)),
+        ("last third of the 6th century BC", (-533, -501)),
+        ("last decade of the 6th century BC", (-510, -501)),
+        ("5th century B.C., second half", (-450, -401)),
+        ("early to mid 5th century BC", (-500, -433)),
+        ("480-70 BC", (-480, -470)),
+        ("480-79 BC", (-480, -479)),
+        ("525-75 BC", (-525, -75)),
+        ("BC 525", (-525, -525)),
+        ("c500 BC", (-500, -500)),
+        ("-525,-475", (-525, -475)),
+        ("1880", None),  # an inventory's year, no vase's
         ("480/79 BC", (-480, -479)),
         ("470s BC", (-479, -470)),
         ("ca. 500 B.C.", (-500, -500)),
@@ -194,6 +206,9 @@ def test_attributions_are_read_in_both_notations(text: str, written: str, prose:
             " The decoration of the vase is A: WARRIOR.",
             {"fabric": "Athenian", "date": "c. 550 BC", "decoration": "A: WARRIOR"},
         ),
+        ("Technique: black-figure. Attribution: Lysippides Painter.", {"attribution": "Lysippides Painter"}),
+        ("A terracotta amphora with black-figure decoration", {"technique": "black-figure", "shape": "amphora"}),
+        ("Athenian, black-figure, amphora; 530-510 BCE", {"date": "530-510 BCE"}),
         ("a horse", {"decoration": "a horse"}),
         ("", {}),
     ],
@@ -240,6 +255,49 @@ def test_a_caption_says_the_fields_it_is_asked_for(catalogue: list[VaseRecord]) 
     assert vases.caption(record) == "Athenian black-figure kylix, 500-475 BCE, attributed to Douris, owl; Vulci."
     assert vases.caption(record, ("shape", "date")) == "kylix, 500-475 BCE."
     assert vases.caption(VaseRecord(shape="cup", date="undated")) == "kylix."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Athenian black-figure amphora; red-figure hydria, 400 BCE",
+        "The fabric of the vase is Athenian or Corinthian.",
+        "The Fabric is CORINTHIAN;The Fabric is ATHENIAN",
+        "The date of the vase is 530-510 BCE or 400 BCE.",
+        "The attribution of the vase is Lysippides Painter | Exekias.",
+    ],
+)
+def test_hedges_are_several_claims(text: str) -> None:
+    assert any(len(values) > 1 for values in vases.claims_in(text).values())
+
+
+@pytest.mark.parametrize("text", ["Is this an Athenian black-figure cup?", "neither Athenian nor red-figure", "no cup"])
+def test_questions_and_denials_claim_nothing(text: str) -> None:
+    assert not any(vases.claims_in(text).values())
+
+
+@pytest.mark.parametrize("cell", ["-", "?", "\u2014", "n/a", "N.A.", "unknown", "...", " "])
+def test_cells_that_say_nothing_are_empty(cell: str) -> None:
+    assert not vases.parse_record(dict.fromkeys(("Fabric", "Shape Name", "Date", "Decoration"), cell)).stated()
+
+
+@pytest.mark.parametrize(
+    "decoration",
+    [
+        "SCHOOL OF BOYS",
+        "POTTERS IN A WORKSHOP",
+        "YOUTH, BY ALTAR",
+        "A: YOUTH. B: MAENAD",
+        "COMPANION OF HERAKLES",
+        "2 HORSES",
+    ],
+)
+def test_decorations_that_look_like_something_else_read_back(decoration: str) -> None:
+    record = VaseRecord(technique="red-figure", decoration=decoration)
+    claims = vases.claims_in(vases.caption(record))
+    assert not claims["attribution"]
+    assert not claims["date"]
+    assert rewards.total(vases.caption(record), record.normalised()) == 1
 
 
 # ---- questions and answers ----
@@ -324,6 +382,7 @@ def test_a_collection_adds_its_own_words(tmp_path: Path, monkeypatch: pytest.Mon
         ("shape: {bowl: {kind: dish, size: 2}}", "unknown key size"),
         ("fabric: {Melian: {also: [1]}}", "also needs a list of words"),
         ("fabric: {Melian: [Attic]}", "means both"),
+        ("fabric: {Melian: {also: Attic}}", "also needs a list of words"),
         ("shape: {a: {kind: b}, b: {kind: a}}", "can't lead back"),
         ("licence: {own: {publish: maybe, credit: true}}", "needs publish"),
         (None, "no such file"),

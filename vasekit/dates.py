@@ -11,7 +11,7 @@ from vasekit.vocabulary import plain
 Years = tuple[int, int]
 
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
-_ABOUT = r"(?:(?:circa|ca|c|about|around|approximately|approx|probably|perhaps|possibly)\b\.?\s*)"
+_ABOUT = r"(?:c\.?(?=\d)|(?:circa|ca|c|about|around|approximately|approx|probably|perhaps|possibly)\b\.?\s*)"
 _ERA = r"(?:\s*(?:b\.?\s?c\.?(?:\s?e\b\.?)?|c\.?\s?e\b\.?|a\.?\s?d\b\.?)(?![a-z]))"
 # Years of a century that a part of it covers, counted from its beginning.
 _PARTS = {
@@ -21,23 +21,21 @@ _PARTS = {
     "middle": (33, 67),
     "late": (67, 100),
     "end": (67, 100),
-    "first half": (0, 50),
-    "second half": (50, 100),
-    "first quarter": (0, 25),
-    "second quarter": (25, 50),
-    "third quarter": (50, 75),
-    "fourth quarter": (75, 100),
-    "last quarter": (75, 100),
 }
-_PART = rf"(?:(?P<part>{'|'.join(_PARTS)})(?:\s+of)?(?:\s+the)?[\s-]*)"
+# "second quarter", "2nd quarter", "last third": the k-th of so many.
+_WHICH = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "fourth": 3, "4th": 3, "last": -1}
+_PIECES = {"half": 2, "third": 3, "quarter": 4, "decade": 10}
+_ONE_PART = rf"(?:{'|'.join(_PARTS)}|(?:{'|'.join(_WHICH)})\s+(?:{'|'.join(_PIECES)}))"
+_PART = rf"(?:(?P<part>{_ONE_PART}(?:[\s-]*(?:to|-|/)[\s-]*{_ONE_PART})?)(?:\s+of)?(?:\s+the)?[\s-]*)"
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _ORDINAL = rf"(?P<century>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)})"
 _CENTURY = r"(?:[\s-]*(?P<word>century|centuries|cent\.?|c\.))"
-_YEAR = r"(?P<ad>a\.?d\.?\s*)?(?P<minus>-\s?)?(?P<year>\d{1,4})(?P<decade>'?s\b)?(?![\d.]*\d)"
-_SIDE = rf"(?P<about>{_ABOUT})?(?:{_PART}?{_ORDINAL}\b{_CENTURY}?|{_YEAR})(?P<era>{_ERA})?"
+_YEAR = r"(?P<ad>(?:a\.?d\.?|b\.?c\.?(?:e\.?)?)\s*)?(?P<minus>-\s?)?(?P<year>\d{1,4})(?P<decade>'?s\b)?(?![\d.]*\d)"
+_AFTER = rf"(?:,?\s*\(?(?P<after>{_ONE_PART})\b\)?)"
+_SIDE = rf"(?P<about>{_ABOUT})?(?:{_PART}?{_ORDINAL}\b{_CENTURY}?|{_YEAR})(?P<era>{_ERA})?{_AFTER}?"
 _SIDES = [re.sub(r"\?P<(\w+)>", rf"?P<\g<1>{k}>", _SIDE) for k in (1, 2)]
 _DATE = re.compile(
-    rf"(?<![\w.:]){_SIDES[0]}(?:\s*(?P<join>-|/|to\b|until\b|and\b)\s*{_SIDES[1]})?(?!\w)", re.IGNORECASE
+    rf"(?<![\w.:]){_SIDES[0]}(?:\s*(?P<join>-|/|,(?=\s*-)|to\b|until\b|and\b)\s*{_SIDES[1]})?(?!\w)", re.IGNORECASE
 )
 # These make of a year the end of a span without a beginning.
 _OPEN = re.compile(r"\b(?:before|after|pre|post|since|until|not earlier than|not later than)[\s-]*(?:c\.\s*)?$", re.I)
@@ -105,9 +103,7 @@ def _years(match: re.Match[str]) -> Years | None:
         return None
     if part["century1"] and not (part["word1"] or part["word2"]):
         return None
-    if part["join"] == "/" and part["year1"] and part["year2"] and len(part["year2"]) < len(part["year1"]):
-        kept = len(part["year1"]) - len(part["year2"])  # 480/79 is 480 to 479
-        part["year2"] = part["year1"][:kept] + part["year2"]
+    part["year2"] = _spelled_out(part)
     downwards = bool(part["century1"]) or int(part["year1"]) > int(part["year2"])
     said = part["era1"] or part["era2"]
     before = bool(part["minus1"]) or (_is_bce(said) if said else downwards)
@@ -117,26 +113,53 @@ def _years(match: re.Match[str]) -> Years | None:
     return (min(one[0], other[0]), max(one[1], other[1])) if one and other else None
 
 
+def _spelled_out(part: dict[str, str | None]) -> str | None:
+    """The second year in full: 480/79 is 480 to 479, 480-70 is 480 to 470, but 525-75 is 525 to 75."""
+    first, second = part["year1"], part["year2"]
+    if not first or not second or len(second) >= len(first) or part["minus2"] or part["era1"]:
+        return second
+    full = first[: len(first) - len(second)] + second
+    return full if int(full) < int(first) or _is_ce(part["era2"]) else second
+
+
+# No vase was made so early that a bare number above this is a year BCE.
+_FIRST_VASES = 1600
+
+
 def _side(part: dict[str, str | None], k: int, bce: bool) -> Years | None:
     """One year, decade or century. A lone year without an era is BCE."""
     era = part[f"era{k}"]
     if part[f"century{k}"]:
         if not (part[f"word{k}"] or part[f"century{3 - k}"]):
             return None
-        return _century(part[f"century{k}"], part[f"part{k}"], bce or not (_is_ce(era) or _is_ce(part["era2"])))
+        named = part[f"part{k}"] or part[f"after{k}"]
+        return _century(part[f"century{k}"], named, bce or not (_is_ce(era) or _is_ce(part["era2"])))
     year, decade = int(part[f"year{k}"]), 9 if part[f"decade{k}"] else 0
+    if year > _FIRST_VASES and not era and not part[f"minus{k}"]:
+        return None
     bce = bce or bool(part[f"minus{k}"]) or not (part["join"] or _is_ce(era))
     return (-year - decade, -year) if bce else (year, year + decade)
 
 
 def _century(ordinal: str, part: str | None, bce: bool) -> Years:
     number = int(re.sub(r"\D", "", ordinal) or 0) or _ORDINALS.index(ordinal.lower()) + 1
-    low, high = _PARTS.get((part or "").lower(), (0, 100))
+    pieces = [_piece(text) for text in re.findall(_ONE_PART, part or "", re.IGNORECASE)] or [(0, 100)]
+    low, high = min(piece[0] for piece in pieces), max(piece[1] for piece in pieces)
     if bce:
         start = -number * 100
         return start + low, start + high - (1 if high == 100 else 0)
     start = (number - 1) * 100
     return start + low + 1, start + high
+
+
+def _piece(text: str) -> Years:
+    """The years of a century that "early" or "second quarter" covers, counted from its beginning."""
+    which, _, piece = " ".join(text.lower().split()).partition(" ")
+    if not piece:
+        return _PARTS[which]
+    count = _PIECES[piece]
+    k = _WHICH[which] % count
+    return round(100 * k / count), round(100 * (k + 1) / count)
 
 
 def _is_bce(era: str | None) -> bool:

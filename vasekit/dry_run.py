@@ -54,13 +54,13 @@ def _rows(path: Path) -> Iterator[tuple[str, object]]:
         rows = files.read_json(path, "--completions")
         yield from ((f"row {k}", row) for k, row in enumerate(rows if isinstance(rows, list) else [rows], 1))
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for k, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     yield f"line {k}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise cli.UserError(f"--completions {path}, line {k}: not valid JSON ({error.msg})") from None
+                except (ValueError, RecursionError) as error:
+                    raise cli.UserError(f"--completions {path}, line {k}: not valid JSON ({error})") from None
 
 
 def _of_row(row: object, where: str) -> Iterator[Completion]:
@@ -76,10 +76,13 @@ def _of_row(row: object, where: str) -> Iterator[Completion]:
             "step": [""],  # the group says it all
         }
     columns = [row["completion"], row["solution"], row.get("prompt") or row["solution"]]
+    if not all(isinstance(column, list) for column in columns):
+        raise ValueError("solution and prompt need a list, as completion is one")
     if len({len(column) for column in columns}) != 1:
         raise ValueError("completion, solution and prompt differ in length")
     # A prompt's pictures are not in its text: the target tells prompts of one step apart.
-    step = str(row.get("step", [where])[0])
+    steps = row.get("step")
+    step = str(steps[0]) if isinstance(steps, list) and steps else where
     for text, solution, prompt in zip(*columns, strict=True):
         if text is not None and not isinstance(text, str):
             raise ValueError(f"completion {text!r} is no text")
@@ -93,14 +96,16 @@ def _wrong(record: VaseRecord) -> VaseRecord:
     """Every field of the record with another value."""
     words = vocabulary()
     other = {
-        name: next(term for term in reversed(words.terms[name].values()) if _far(name, term, getattr(record, name)))
+        name: next(
+            term for term in reversed(words.terms[name].values()) if not _alike(name, term, getattr(record, name))
+        )
         for name in vases.TERMS
     }
     return VaseRecord(**other, date="300-275 BCE", decoration="a chimaera", attribution="NIKOSTHENES")
 
 
-def _far(name: str, term: str, true: str) -> bool:
-    return rewards.SCORES[name](term, true or term + "x") == 0 if true else True
+def _alike(name: str, term: str, true: str) -> bool:
+    return bool(true) and rewards.SCORES[name](term, true) != 0
 
 
 def _keywords(record: VaseRecord) -> str:

@@ -143,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not path.is_file():
         raise cli.UserError(f"--data {args.data}: no {MANIFEST} in it; name the folder that data/build.py wrote")
     manifest = files.read_json(path, "--data")
+    if not isinstance(manifest, dict) or "lineage" not in manifest:
+        raise cli.UserError(f"--data {args.data}: its {MANIFEST} was not written by data/build.py; name another folder")
     read = {
         stage: files.read_json(Path(name), "--data")
         for stage, name in manifest["reports"].items()

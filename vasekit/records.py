@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ from vasekit.vocabulary import words_of
 
 Row = dict[str, Any]
 # Columns that tell which photographs a record belongs to: the vase's key, or the name of one file.
-_KEY_COLUMNS = ("image guid", "guid", "vase")
+_KEY_COLUMNS = ("image guid", "guid", "vase", "vase number")
 _FILE_COLUMNS = ("image", "images", "file", "filename")
 _TURNS = {"conversations": ("from", "value"), "messages": ("role", "content")}
 _ASKS, _ANSWERS, _OTHERS = ("human", "user"), ("gpt", "assistant"), ("system", "tool")
@@ -137,6 +138,8 @@ def _loads(text: str, where: str, line: int) -> Any:
         return made
 
     try:
+        if re.search(r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])", text, re.IGNORECASE):
+            raise ValueError("half of a character, such as \\ud800")
         return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         place = f"line {line or error.lineno}, column {error.colno}"
@@ -251,7 +254,7 @@ def answered(row: Row) -> Iterator[tuple[str, str]]:
 def names_in(row: Row) -> list[str]:
     """Lower-case vase keys and file names (paths as they are written) that a row says it belongs to."""
     found = []
-    for column, value in row.items():
+    for column, value in (vases.record_string(row.get(_STRING) or "") | row).items():
         name = " ".join(words_of(str(column)))
         items = [_path(item) for item in (value if isinstance(value, list) else [value])]
         values = [str(item).replace("\\", "/").casefold() for item in items if item]

@@ -34,7 +34,7 @@ WEIGHTS = {
     "decoration": 0.20,
     "attribution": 0.10,
 }
-# "Manner of X" for X, and the other way round: the right circle, not the right hand.
+# "Manner of X" for X, or the Haimon Group for the Haimon Painter: the right circle, not the right hand.
 OTHER_QUALIFIER = 0.5
 # Words without a claim: they neither earn nor cost.
 _TEMPLATE = {"a", "an", "and", "the", "of", "with", "at", "in", "on", "to", "by", "is", "its", "it", "this", "from"}
@@ -46,14 +46,19 @@ Encoder = Callable[[Sequence[str]], "np.ndarray"]
 # ---- one dimension ----
 
 
-def term_score(name: str, claim: str, target: str) -> float:
-    """1 for the same canonical term, else 0; a term that the vocabulary lacks counts by its words."""
+def term_score(name: str, claim: str, target: str) -> float | None:
+    """1 for the same canonical term, else 0; a term that the vocabulary lacks counts by its words (F1)."""
     if terms_in(name, target):
         return float(canonical(name, claim) == canonical(name, target))
-    return float(set(words_of(target)) <= set(words_of(claim)))
+    return _f1(set(words_of(claim)), set(words_of(target)))
 
 
-def shape_score(claim: str, target: str) -> float:
+def _f1(said: set[str], true: set[str]) -> float | None:
+    """None where there is nothing to compare with."""
+    return 2 * len(said & true) / (len(said) + len(true)) if true else None
+
+
+def shape_score(claim: str, target: str) -> float | None:
     """1 for the same shape, less the further apart two shapes are in the vocabulary's taxonomy, 0 across families.
 
     Twice the depth where they meet over the sum of their depths (Wu and Palmer 1994): neck-amphora is .8 of an amphora,
@@ -85,11 +90,9 @@ def date_score(claim: str, target: str) -> float | None:
     return max(0, shared) / union
 
 
-def figures_score(claim: str, target: str) -> float:
+def figures_score(claim: str, target: str) -> float | None:
     """F1 of the two sets of words, template words left out: order and repetition do not count."""
-    said, true = figures_in(claim), figures_in(target)
-    shared = len(said & true)
-    return 2 * shared / (len(said) + len(true)) if shared else 0.0
+    return _f1(figures_in(claim), figures_in(target))
 
 
 def figures_in(text: str) -> set[str]:
@@ -101,12 +104,14 @@ def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and len(word) > 3 else word
 
 
-def name_score(claim: str, target: str) -> float:
-    """1 for the same artist and qualifier, `OTHER_QUALIFIER` for another qualifier, else 0; scholars don't count."""
+def name_score(claim: str, target: str) -> float | None:
+    """1 for the same artist and qualifier, `OTHER_QUALIFIER` where one of both differs, else 0; without the scholar."""
     said, true = Attribution.parse(claim), Attribution.parse(target)
-    if not true.names or said.names != true.names:
+    if not true.names:
+        return None
+    if said.names != true.names:
         return 0.0
-    return 1.0 if said.qualifier == true.qualifier else OTHER_QUALIFIER
+    return 1.0 if (said.qualifier, said.kind) == (true.qualifier, true.kind) else OTHER_QUALIFIER
 
 
 SCORES: dict[str, Callable[[str, str], float | None]] = {

@@ -6,7 +6,7 @@ Words are in `vocabulary`, dates in `dates`, questions and answers in `questions
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
@@ -89,6 +89,11 @@ class Attribution:
         return " ".join(part for part in (self.qualifier, self.artist, by) if part)
 
     @property
+    def kind(self) -> str:
+        """ "Painter", "Group", ...; empty for a person's own name."""
+        return next((_KINDS[word] for word in self.artist.split() if word in _KINDS), "")
+
+    @property
     def names(self) -> frozenset[str]:
         """The words that tell this artist from others."""
         return frozenset(words_of(self.artist)) - {"p", "of", "the", *map(str.lower, _KINDS)}
@@ -105,7 +110,8 @@ class Attribution:
 
 def depicted(decoration: str) -> str:
     """The decoration as a caption says it: sides joined by " | ", in lower case, without the letters of the parts."""
-    parts = [re.sub(r"^\s*[A-Za-z]+(?:\s*,\s*[A-Za-z]+)*\s*:\s*", "", part) for part in plain(decoration).split("|")]
+    sides = re.split(r"\||[.;]\s+(?=[A-Z](?:,\s?[A-Z])*:)", plain(decoration))
+    parts = [re.sub(r"^\s*[A-Za-z]+(?:\s*,\s*[A-Za-z]+)*\s*:\s*", "", part) for part in sides]
     return " | ".join(part.strip(" .").lower().replace(";", ",") for part in parts if part.strip(" ."))
 
 
@@ -116,7 +122,7 @@ def caption(record: VaseRecord, say: Sequence[str] = CAPTION_FIELDS) -> str:
     """
     record = record.normalised()
     said = VaseRecord(**{name: getattr(record, name) for name in say if name != "place"})
-    what = " ".join(part for part in (said.fabric, said.technique, said.shape or "vase") if part)
+    what = " ".join(part.replace(",", "") for part in (said.fabric, said.technique, said.shape or "vase") if part)
     who = Attribution.parse(said.attribution)
     hand = who.prose() if who.qualifier else f"attributed to {who.prose()}" if who.artist else ""
     place = tidy(record.provenance or record.collection) if "place" in say else ""
@@ -153,15 +159,20 @@ _STATEMENT = re.compile(
     r"\s*(?:;|\.(?=\s+(?:The\s|[A-Z]\w+\s+of\s)|\s*$)|$)",
     re.IGNORECASE | re.DOTALL,
 )
+# "Technique: black-figure."
+_LABEL = re.compile(
+    rf"(?:^|(?<=[.;,])\s*)(?P<name>{_NAME})\s*:\s*(?P<value>.*?)\s*(?:;|\.(?=\s+[A-Z]|\s*$)|$)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NEGATED = re.compile(r"\b(?:not|no|neither|nor|never|without|isn't)\b", re.IGNORECASE)
 _MARKED_HAND = re.compile(
     rf"(?:attributed to|painted by|by the hand of)\s+(?P<who>{_QUALIFIED}[^,;.|]+)", re.IGNORECASE
 )
 _HEAD_HAND = re.compile(r"\bby\s+(?P<who>[^,;.|]+)", re.IGNORECASE)
 # A segment that is a hand by itself. Names are capitalised, figures in captions are not.
 _HANDS = (
-    re.compile(rf"(?:by|(?:{_QUALIFIERS})\s+of)\s.+", re.IGNORECASE),
-    re.compile(rf"(?i:{_QUALIFIERS})\s+(?:the\s+)?[A-Z].*"),
-    re.compile(r"(?:the\s+)?[\w'. -]+\s(?:painter|workshop|potter)(?:\s+by\s.+|\s*\(.+\))?", re.IGNORECASE),
+    re.compile(rf"(?i:by|(?:{_QUALIFIERS})(?:\s+of)?)\s+(?:the\s+)?[A-Z].*"),
+    re.compile(r"(?:[Tt]he\s+)?[A-Z][\w'. -]*\s(?i:painter|workshop|potter)(?:\s+by\s.+|\s*\(.+\))?"),
     re.compile(r"(?:the\s+)?(?:[A-Z][\w'.-]*\s)+(?:Group|Class|GROUP|CLASS)(?:\s+by\s.+)?"),
 )
 _SHOWING = re.compile(r"\b(?:with|showing|depicting|depicts|shows|decorated with|representing)\b", re.IGNORECASE)
@@ -198,25 +209,53 @@ def claims_in(text: str) -> Claims:
     """
     text = plain(text)
     found: dict[str, list[str]] = {name: [] for name in NAMES}
-    if columns := record_string(text):
-        stated = parse_record(columns).stated()
-        return {name: (stated[name],) if name in stated else () for name in NAMES}
-    for match in _STATEMENT.finditer(text):
-        found[_FIELD_OF[" ".join(match["name"].lower().split())]].append(match["value"])
-    rest = _STATEMENT.sub(" ", text).strip(" ;,.")
+    if text.endswith("?"):  # a question claims nothing
+        return dict.fromkeys(NAMES, ())
+    if record_string(text):
+        for column, value in _PHRASE.findall(text):
+            for field, said in parse_record({column: value}).stated().items():
+                if field in found:
+                    found[field] += _each(field, said)
+        return {name: tuple(dict.fromkeys(values)) for name, values in found.items()}
+    for pattern in (_STATEMENT, _LABEL):
+        for match in pattern.finditer(text):
+            field = _FIELD_OF[" ".join(match["name"].lower().split())]
+            found[field] += _each(field, match["value"])
+        text = pattern.sub(" ", text)
+    rest = text.strip(" ;,.")
     for name, values in _of_caption(rest).items() if rest else ():
         found[name] += values
     return {name: tuple(dict.fromkeys(value for value in values if value)) for name, values in found.items()}
 
 
+def _each(field: str, value: str) -> list[str]:
+    """The claims in a value: "Athenian or Corinthian" are two."""
+    if field in TERMS:
+        found = terms_in(field, value)
+        return found if len(found) > 1 else [value]
+    if field == "date":
+        found = [write_date(date.years) for date in find(value)]
+        return found if len(found) > 1 else [value]
+    if field == "attribution":
+        return [part.strip() for part in re.split(r"\||;|\s+or\s+", value) if part.strip()]
+    return [value]
+
+
 def _of_caption(text: str) -> dict[str, list[str]]:
-    body, _, place = text.partition(";")
+    body, *others = text.split(";")
+    # After the first ";" stands a place; what else is said there counts as if it were said before.
+    says = [
+        bool(find(part) or _is_hand(part.strip(" .")) or _MARKED_HAND.search(part) or _names_terms(part))
+        for part in others
+    ]
+    body = ", ".join([body, *(part for part, counts in zip(others, says, strict=True) if counts)])
+    place = ";".join(part for part, counts in zip(others, says, strict=True) if not counts)
     dates = find(body)
     for date in reversed(dates):
         body = f"{body[: date.start]}, {body[date.end :]}"
     body, hands = _cut(_MARKED_HAND, body)
     segments = [_OPENING.sub("", part.strip(" .")) for part in re.split(r",|\.\s", body)]
-    segments = [part for part in segments if not set(words_of(part)) <= _PADDING]
+    segments = [part for part in segments if not set(words_of(part)) <= _PADDING and not _NEGATED.search(part)]
     hands += [part for part in segments if _is_hand(part)]
     head, *tail = [part for part in segments if not _is_hand(part)] or [""]
     head, more = _cut(_HEAD_HAND, head)
@@ -225,9 +264,12 @@ def _of_caption(text: str) -> dict[str, list[str]]:
     silent = [name for name in TERMS if not terms[name]]
     # "Athenian black-figure thymiaterion": a word that the vocabulary lacks. A head without any term is a figure.
     unknown = [_rest(head)] if len(silent) < len(TERMS) else []
+    # A part that only names terms is a claim of its own; in a scene an amphora is not alone.
+    claims = [part for part in tail if _is_terms(part)]
     named = [shown, *tail] if unknown else [head, shown, *tail]
-    figures = [part for part in named if part and not _is_terms(part, silent)]
-    terms |= {name: terms_in(name, " , ".join(tail)) or unknown for name in silent}
+    figures = [part for part in named if part and not _is_terms(part)]
+    terms |= {name: terms_in(name, " , ".join([shown, *tail])) or unknown for name in silent}
+    terms = {name: [*own, *terms_in(name, " , ".join(claims))] for name, own in terms.items()}
     kind = "collection" if _MUSEUM.search(place) else "provenance"
     return {
         **terms,
@@ -248,7 +290,11 @@ def _split(pattern: re.Pattern[str], text: str) -> tuple[str, str, str]:
 
 
 def _is_hand(segment: str) -> bool:
-    return any(hand.fullmatch(segment) for hand in _HANDS) and not any(terms_in(name, segment) for name in TERMS)
+    return any(hand.fullmatch(segment) for hand in _HANDS) and not _names_terms(segment)
+
+
+def _names_terms(text: str) -> bool:
+    return any(terms_in(name, text) for name in TERMS)
 
 
 def _rest(head: str) -> str:
@@ -258,10 +304,9 @@ def _rest(head: str) -> str:
     return " ".join(word for word in words_of(head) if word not in _PADDING)
 
 
-def _is_terms(segment: str, names: Iterable[str]) -> bool:
-    """Whether a segment only names terms of fields that the head of the caption is silent about."""
-    known = {word for name in names for term in terms_in(name, segment) for word in words_of(term)}
-    return bool(known) and set(words_of(segment)) <= known | {"a", "an", "the", "is", "it", "vase"}
+def _is_terms(segment: str) -> bool:
+    """Whether a segment only names terms."""
+    return _names_terms(segment) and not _rest(segment)
 
 
 def parse_caption(text: str) -> VaseRecord:
@@ -288,9 +333,17 @@ def parse_record(row: Mapping[str, object]) -> VaseRecord:
     found: dict[str, str] = {}
     for column, value in row.items():
         name = COLUMNS.get(" ".join(words_of(str(column))))
-        if name and value is not None and not found.get(name):
+        if name and value is not None and not found.get(name) and not is_blank(str(value)):
             found[name] = plain(str(value))
     return VaseRecord(**found)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a cell says nothing: empty, "-", "?", "n/a", "unknown"."""
+    return " ".join(words_of(text)) in _BLANK
+
+
+_BLANK = {"", "n a", "na", "none", "null", "nil", "unknown", "not known", "unspecified", "not recorded"}
 
 
 _PHRASE = re.compile(r"The ([A-Z][A-Za-z ]*?) is (.*?)(?:;(?=The )|;?\s*$)", re.DOTALL)

@@ -109,7 +109,9 @@ def _entry(path: Path, name: str, term: object, entry: object) -> dict[str, Any]
     needed = _KEYS[name]
     wrong = [key for key in made if key not in {"also", "source", *needed}]
     missing = [key for key, kind in needed.items() if not isinstance(made.get(key), kind)]
-    if wrong or missing or not all(isinstance(spelling, str) for spelling in made.get("also", [])):
+    also = made.get("also", [])
+    listed = isinstance(also, list) and all(isinstance(spelling, str) and words_of(spelling) for spelling in also)
+    if wrong or missing or not listed or not words_of(str(term)):
         what = (
             f"unknown key {wrong[0]}" if wrong else f"needs {missing[0]}" if missing else "also needs a list of words"
         )
