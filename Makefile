@@ -15,6 +15,10 @@ ARGS ?=
 # A target's own flags: INPUT_DIR=... becomes --input_dir ..., and so on; unset ones leave the script's default.
 flag = $(if $($(1)),--$(2) "$($(1))")
 
+ifdef RECIPE
+export RECIPE
+endif
+
 ifdef GPUS
 export GPUS
 ifeq ($(GPUS),cpu)
@@ -93,13 +97,16 @@ lineage: $(STAMP) ## why is a vase in the data set, or why not: VASE= DATA=
 reward: $(STAMP) ## try the reward without training: COMPLETIONS= (completions.jsonl of a run, or a training file)
 	$(RUN) -m vasekit.rewards --completions "$(if $(COMPLETIONS),$(COMPLETIONS),data/grpo_video_dataset.json)" $(ARGS)
 
-sft: $(STAMP) ## supervised fine-tuning: MODEL= DATASET= OUTPUT_DIR=
+doctor: $(STAMP) ## examine a run before time is spent: RECIPE=sft-paper MODEL= DATASET=
+	$(RUN) -m vasekit.doctor "$(if $(RECIPE),$(RECIPE),sft-paper)" $(call flag,MODEL,model) $(call flag,DATASET,dataset) $(ARGS)
+
+sft: $(STAMP) ## supervised fine-tuning: RECIPE= MODEL= DATASET= OUTPUT_DIR=
 	model/sft.sh $(call flag,MODEL,model) $(call flag,DATASET,dataset) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)
 
 merge: $(STAMP) ## merge the newest adapter into its base: ADAPTERS= OUTPUT_DIR=
 	model/merge.sh $(call flag,ADAPTERS,adapters) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)
 
-grpo: $(STAMP) ## reinforcement with the vase reward: MODEL= DATASET= OUTPUT_DIR=
+grpo: $(STAMP) ## reinforcement with the vase reward: RECIPE= MODEL= DATASET= OUTPUT_DIR=
 	model/grpo.sh $(call flag,MODEL,model) $(call flag,DATASET,dataset) $(call flag,OUTPUT_DIR,output_dir) $(ARGS)
 
 train: $(STAMP) ## sft -> merge -> grpo -> merge (the last where an adapter was trained): MODEL=
@@ -128,4 +135,4 @@ clean: ## remove what demo and tests wrote, and caches
 	rm -rf output/demo .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-.PHONY: help setup demo test test-fast lint format classifier sort filter fetch data validate lineage reward sft merge grpo train hf2megatron runs builtin lock clean
+.PHONY: help setup demo test test-fast lint format classifier sort filter fetch data validate lineage reward doctor sft merge grpo train hf2megatron runs builtin lock clean

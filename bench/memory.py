@@ -101,7 +101,6 @@ def expected(case: dict[str, Any], args: argparse.Namespace) -> float:
 def child(case: dict[str, Any], args: argparse.Namespace) -> float:
     mode = ["--fake"] if args.fake else ["--device", args.device]
     argv = [sys.executable, __file__, *mode, "--case", json.dumps(case)]
-    # A thread count of its own: oneDNN's scratch memory grows with it.
     done = subprocess.run(argv, env=os.environ | MALLOC, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Convert a Hugging Face checkpoint to Megatron's format and test the precision. Needs a CUDA GPU and Megatron.
 #   model/hf2megatron.sh --model output/sft-merged --output_dir output/sft-mcore
+#   model/hf2megatron.sh --to_hf true --mcore_model output/sft-mcore        (the way back)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}

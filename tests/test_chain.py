@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vasekit import runs
@@ -102,19 +104,77 @@ def test_merging_keeps_the_logits_and_the_base_differs(tuned: Path, merged: Path
     assert "done before" in run(ROOT / "model" / "merge.sh", "--adapters", tuned)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(world: Path, tuned: Path) -> None:
-    output = world / "killed"
-    command = [str(word) for word in (ROOT / "model" / "sft.sh", *sft_flags(world, output))]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def killed(command: list[str], output: Path, after: int, seconds: float) -> None:
+    """Start a run and kill -9 all its processes, `seconds` after its checkpoint number `after` appears."""
+    process = psutil.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 180
-    while not (output.is_dir() and runs.checkpoints(output)) and time.monotonic() < limit:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.wait()
-    run(*command)
-    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, tuned))
+    while not (output / f"checkpoint-{after}").is_dir() and time.monotonic() < limit:
+        time.sleep(0.02)
+    time.sleep(seconds)
+    tree = [process, *process.children(recursive=True)]
+    for one in tree:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(tree, timeout=10)
+
+
+def same(one: Path, other: Path) -> None:
+    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (one, other))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] - theirs[name]).abs().max() < 1e-6 for name in ours)
+
+
+def test_a_run_killed_twice_goes_on_to_the_same_weights(world: Path, tuned: Path) -> None:
+    output = world / "killed"
+    command = [str(word) for word in (ROOT / "model" / "sft.sh", *sft_flags(world, output))]
+    moments = random.Random(time.time_ns())
+    killed(command, output, 2, moments.uniform(0, 0.5))
+    # What a crash in the middle of writing would leave.
+    torn = output / "checkpoint-3"
+    torn.mkdir()
+    (torn / "adapter_model.safetensors").write_bytes(b"half")
+    killed(command, output, 4, moments.uniform(0, 0.3))
+    said = run(*command)
+    assert "going on from" in said or "done before" in said
+    same(output, tuned)
+    assert (output / "incomplete" / "checkpoint-3").is_dir()
+    note = runs.read(output)
+    assert len(note["attempts"]) == 3
+    assert note["attempts"][-1]["status"] == 0
+    assert note["differs_from_paper"]["learning_rate"] == ["1e-4", "1e-3"]
+    assert note["finished"]["result"]["loss"] > 0
+    assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_full_reinforcement_that_was_killed_goes_on_with_its_own_weights_and_reference(
+    world: Path, merged: Path
+) -> None:
+    """The Trainer alone would go on from the base model, whose names on disk are not those in memory."""
+    data, whole, output = world / "data" / "grpo_video_dataset.json", world / "grpo-whole", world / "grpo-killed"
+    flags = ["--model", merged, "--dataset", data, "--max_steps", 4, "--save_steps", 2, "--num_generations", 4]
+    flags += ["--per_device_train_batch_size", 8, "--max_completion_length", 16, "--learning_rate", "1e-3", *QUICK]
+    command = [str(word) for word in (ROOT / "model" / "grpo.sh", *flags)]
+    run(*command, "--output_dir", whole)
+    killed([*command, "--output_dir", str(output)], output, 2, 0.1)
+    assert "going on from" in run(*command, "--output_dir", output) or runs.read(output)["attempts"][1:]
+    same(output, whole)
+    assert runs.read(output)["flags"]["ref_model"] == [str(merged)]
+
+
+def test_two_runs_do_not_write_into_one_folder(world: Path) -> None:
+    output = world / "busy"
+    command = [str(word) for word in (ROOT / "model" / "sft.sh", *sft_flags(world, output))]
+    process = psutil.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (output / runs.RUN).is_file():
+        time.sleep(0.02)
+    process.kill()  # ms-swift lives on and holds the lock
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2
+    assert "a run goes on there" in done.stderr
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(output) in one.cmdline():
+                one.kill()
 
 
 def test_two_processes_on_the_cpu_train_one_model(world: Path) -> None:

@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vasekit import builtin, cli, flags, gpus, lengths, plan, runs, validation
+from vasekit import builtin, cli, flags, gpus, lengths, memory, plan, runs, validation
 from vasekit.cli import UserError
 from vasekit.flags import Flags
 from vasekit.plan import Plan
 
+# How far the estimate of GPU memory may be off (a guess).
+MEMORY_MARGIN = 0.2
 # In an output folder while a run goes on there.
 LOCK = ".lock"
 _SHM_FEWEST = 1 << 30
@@ -343,6 +345,28 @@ def _checkpoint_bytes(run: Plan) -> int:
     return max(weights * _number(run.flags, "lora_rank", 8) // 8 // 200 * 5, 1 << 20)
 
 
+def _memory(run: Plan) -> str:
+    """The estimate against the fullest card. A calculation, not yet compared with a GPU: near misses are warnings."""
+    if not run.gpus:
+        return "no GPU is used"
+    card = min(run.gpus, key=lambda gpu: gpu.free)
+    folder = Path(run.one("model"))
+    if not (folder / "config.json").is_file():
+        return Warn(f"--model {folder}: not on this disk yet, so the memory it needs can't be estimated")
+    # Four patches make a token, and a row has no more of them than tokens.
+    case = (folder, run.flags, _all_processes(run), run.longest, 4 * run.longest)
+    need = memory.estimate(*case, card=card.total)
+    if need.total <= card.free:
+        return f"{need} of {card.free / 1e9:.1f} GB free on each {card.name}"
+    levers = "; then ".join(f"{lever.flags} ({lever.total / 1e9:.1f} GB)" for lever in memory.levers(*case, card.free))
+    used = f" ({(card.total - card.free) / 1e9:.1f} GB are used by others)" if card.total - card.free > 1e9 else ""
+    has = f"{card.name} has {card.free / 1e9:.1f} GB free{used}"
+    text = f"GPU memory: {need}, and {has}; what would make it fit: {levers or 'nothing'}"
+    if need.total * (1 - MEMORY_MARGIN) <= card.free or run.forced:
+        return Warn(text)
+    raise UserError(f"{text} (--force starts all the same)")
+
+
 def _driver(run: Plan) -> str:
     """The driver must run the CUDA that torch was built for; its major version decides."""
     if not run.gpus:
@@ -404,6 +428,7 @@ CHECKS: tuple[tuple[str, Callable[[Plan], str], tuple[str, ...]], ...] = (
     ("saving", _saving, ("data set", "batches")),
     ("output", _output, ()),
     ("disk", _disk, ("model", "output", "saving")),
+    ("memory", _memory, ("data set",)),
     ("driver", _driver, ("devices",)),
     ("shared memory", _shared_memory, ()),
     ("port", _port, ("devices",)),

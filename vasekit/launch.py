@@ -6,6 +6,7 @@ was interrupted goes on from its last complete checkpoint, and a finished one sa
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import resource
@@ -21,13 +22,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from vasekit import cli, curves, doctor, files, flags, lengths, plan, recipes, runs
+from vasekit import cli, curves, doctor, files, flags, lengths, merging, plan, recipes, runs
 from vasekit.cli import UserError
 from vasekit.flags import Flags
 from vasekit.plan import Plan
 
 # Flags of our own; everything else is ms-swift's.
-OWN = ("recipe", "fresh", "dry_run")
+OWN = ("recipe", "fresh", "dry_run", "force")
 # The plug-in also makes image token ids come from the tokenizer, so every command loads it; recipes name it themselves.
 _ALWAYS = {
     "model_type": ["qwen2_5_vl"],
@@ -53,7 +54,7 @@ def _help(stage: str, defaults: Sequence[str]) -> str:
         return f"model/{stage}.sh [any flag of ms-swift's export]\ndefaults: {shlex.join(defaults)}"
     recipe = recipes.load(stage, flags.parse(defaults)["recipe"][0])
     return (
-        f"model/{stage}.sh [--recipe NAME] [--fresh] [--dry_run] [any flag of swift {plan.COMMANDS[stage]}]\n"
+        f"model/{stage}.sh [--recipe NAME] [--fresh] [--dry_run] [--force] [any flag of swift {plan.COMMANDS[stage]}]\n"
         f"recipes: {', '.join(recipes.names(stage))}, or a .yaml file of yours\n"
         f"{recipe.path.name}: {shlex.join(flags.render(recipe.flags))}"
     )
@@ -73,8 +74,9 @@ def grpo(defaults: Flags, user: Flags) -> int:
 
 
 def _train(stage: str, defaults: Flags, user: Flags) -> int:
-    recipe, fresh, dry_run = (user.pop(name, defaults.get(name)) for name in OWN)
+    recipe, fresh, dry_run, force = (user.pop(name, defaults.get(name)) for name in OWN)
     run = plan.draft(stage, (recipe or [""])[0], user, os.environ)
+    run.forced = force is not None
     checks = doctor.examine(run)
     doctor.refuse(checks)
     identity = plan.identity(run)
@@ -234,7 +236,7 @@ def _empty(output: Path) -> None:
 
 
 def merge(defaults: Flags, user: Flags) -> int:
-    """Merge the newest adapter into its base model; written aside, then renamed."""
+    """Merge the newest adapter into its base model; written aside, checked, then renamed."""
     given = defaults | _ALWAYS | user
     flags.check_known("export", given)
     source = Path(given["adapters"][0]).expanduser().absolute()
@@ -244,57 +246,86 @@ def merge(defaults: Flags, user: Flags) -> int:
         return 0
     output = Path(given.get("output_dir", [f"{source}-merged"])[0]).expanduser().absolute()
     identity = {"adapter": str(adapter), "sha256": files.sha256(next(adapter.glob("adapter_model.*")))}
-    before = runs.read(output)
-    if output.exists() and any(output.iterdir()) and before.get("stage") != "merge":
-        raise UserError(f"--output_dir {output}: not empty and not made by merge.sh; name another folder")
-    if before.get("identity") == identity and before.get("finished"):
-        print(f"merge: done before, {output}")
+    if _done("merge", output, identity):
         return 0
     environment = dict(os.environ)
     seen, _ = doctor.devices(environment)
-    doctor.writable(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    base = files.read_json(adapter / "args.json", "--adapters").get("model", "")
-    given = {"torch_dtype": ["bfloat16" if seen and not lengths.is_builtin(Path(base)) else "float32"]} | given
-    watch = cli.Stopwatch()
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as stage:
-        target = Path(stage) / "model"
-        given |= {"adapters": [str(adapter)], "output_dir": [str(target)], "merge_lora": ["true"]}
-        argv = plan.swift("export", given)
-        if status := _run(argv, environment):
-            raise UserError(f"swift export ended with status {status}; {output} is as it was")
-        if not runs.is_model(target):
-            raise UserError(f"swift export wrote no whole model; {output} is as it was")
-        note = {"stage": "merge", "identity": identity, "command": argv, "base": base}
-        files.write_json(
-            target / runs.RUN, note | {"finished": {"checkpoint": str(output), "seconds": round(watch.seconds, 2)}}
-        )
-        if output.exists():
-            output.rename(Path(stage) / "old")
-        target.rename(output)
-    watch.close("merge", f"{adapter} -> {output}", 1, "model")
+    base = Path(files.read_json(adapter / "args.json", "--adapters").get("model", ""))
+    given = {"torch_dtype": ["bfloat16" if seen and not lengths.is_builtin(base) else "float32"]} | given
+    given |= {"adapters": [str(adapter)], "merge_lora": ["true"]}
+
+    def check(made: Path) -> dict[str, Any]:
+        if problems := runs.model_problems(made):
+            raise UserError(f"swift export wrote no whole model ({problems[0]}); {output} is as it was")
+        if not base.is_dir():
+            return {"base": str(base), "check": "the base model is no folder"}
+        checked = merging.check(base, adapter, made, "cuda:0" if seen else "cpu")
+        return {"base": str(base), "check": dataclasses.asdict(checked)}
+
+    _export("merge", given, output, identity, environment, check)
+    print(f"merge: {adapter} -> {output}")
     return 0
 
 
 def hf2megatron(defaults: Flags, user: Flags) -> int:
-    """Convert a Hugging Face checkpoint to Megatron's format."""
+    """Convert a Hugging Face checkpoint to Megatron's format, or back with --to_hf true --mcore_model FOLDER."""
     given = defaults | _ALWAYS | user
+    back = user.get("to_hf", [""])[-1].lower() == "true"
+    if back:
+        given = {name: values for name, values in given.items() if name in user or name not in ("to_mcore", "model")}
     flags.check_known("export", given)
     environment = dict(os.environ)
     doctor.devices(environment)
     doctor.check_megatron(environment)
-    doctor.check_model(given)
-    output = Path(given["output_dir"][0]).expanduser().absolute()
-    if output.exists():
-        raise UserError(f"--output_dir {output}: exists already; remove it or name another folder")
-    doctor.writable(output)
-    watch = cli.Stopwatch()
-    if status := _run(plan.swift("export", given | {"output_dir": [str(output)]}), environment):
-        shutil.rmtree(output, ignore_errors=True)
-        raise UserError(f"swift export ended with status {status}; nothing was kept")
-    files.write_json(output / runs.RUN, {"stage": "hf2megatron", "seconds": round(watch.seconds, 2), "flags": given})
-    watch.close("hf2megatron", f"{given['model'][0]} -> {output}", 1, "model")
+    source = given.get("mcore_model", [""])[0] if back else ""
+    if back and not Path(source).expanduser().is_dir():
+        raise UserError(f"--mcore_model {source}: no such folder; give what model/hf2megatron.sh wrote")
+    if "model" in given:
+        doctor.check_model(given)
+    output = user.get("output_dir", [f"{source}-hf"] if back else given["output_dir"])[0]
+    output = Path(output).expanduser().absolute()
+    identity = {"flags": {name: values for name, values in given.items() if name != "output_dir"}}
+    if _done("hf2megatron", output, identity):
+        return 0
+    _export("hf2megatron", given, output, identity, environment, lambda made: {})
+    print(f"hf2megatron: {source or given['model'][0]} -> {output}")
     return 0
+
+
+def _done(stage: str, output: Path, identity: dict[str, Any]) -> bool:
+    """Whether the folder holds this very result. Raises UserError for a folder of somebody else."""
+    before = runs.read(output)
+    if output.exists() and any(output.iterdir()) and before.get("stage") != stage:
+        raise UserError(f"--output_dir {output}: not empty and not made by {stage}.sh; name another folder")
+    doctor.writable(output)
+    done = before.get("identity") == identity and bool(before.get("finished"))
+    if done:
+        print(f"{stage}: done before, {output}")
+    return done
+
+
+def _export(
+    stage: str,
+    given: Flags,
+    output: Path,
+    identity: dict[str, Any],
+    environment: dict[str, str],
+    check: Callable[[Path], dict[str, Any]],
+) -> None:
+    """Run `swift export` into a folder aside, check what it made, and put it in place of an earlier result."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    watch = cli.Stopwatch()
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as aside:
+        target = Path(aside) / "model"
+        argv = plan.swift("export", given | {"output_dir": [str(target)]})
+        if status := _run(argv, environment):
+            raise UserError(f"swift export ended with status {status}; {output} is as it was")
+        note = {"stage": stage, "identity": identity, "command": argv, "commit": _commit()} | check(target)
+        finished = {"checkpoint": str(output), "seconds": round(watch.seconds, 2)}
+        files.write_json(target / runs.RUN, note | {"finished": finished})
+        if output.exists():
+            output.rename(Path(aside) / "old")
+        target.rename(output)
 
 
 STAGES: dict[str, Callable[[Flags, Flags], int]] = {

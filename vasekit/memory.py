@@ -442,8 +442,11 @@ def _moments(job: _Job, held: Parts) -> Iterator[Parts]:
         yield {"gradients": grads, "activations": kept, "logits": head, "vision": seen}
     layer = _layer(job) if _on(job.flags, "gradient_checkpointing", True) else 0
     back = job.all_tokens * (layer + _passing(job, shape.hidden, shape.inner))
+    # A weight's gradient before it is added; with tied embeddings the head's waits until the end for the other.
+    tied = s * shape.embedding if full and shape.tied else 0
     weight = s * shape.hidden * shape.inner if full else 0
-    yield {"gradients": grads, "activations": kept + back + weight, "vision": seen}
+    yield {"gradients": grads, "activations": kept + back + weight + tied, "vision": seen}
+    yield {"gradients": grads, "activations": 2 * tied, "vision": seen}
     if job.trains("vit", "aligner"):
         yield {"gradients": grads, "vision": seen + _vision_passing(job)}
     if job.grpo:
@@ -564,6 +567,7 @@ class _Case:
 
 
 _Change = tuple[str, str, _Case]
+_Step = Callable[[_Case], _Change]
 
 
 def _set(case: _Case, why: str, **values: str) -> _Change:
@@ -618,7 +622,8 @@ def _less_picture(case: _Case) -> _Change:
 def _shorter(case: _Case) -> _Change:
     if _on(case.flags, "packing"):
         return _set(case, "packed rows as long as the longest row", max_length=str(case.tokens))
-    return _set(case, "longer rows have to be left out", max_length=str(max(1, case.tokens // 2)))
+    least = case.patches // case.shape.merge**2 + 256  # a picture can't be cut, and wants some words
+    return _set(case, "longer rows have to be left out", max_length=str(max(case.tokens // 2, least)))
 
 
 def _lora(case: _Case) -> _Change:
@@ -647,8 +652,8 @@ def _smaller(case: _Case) -> _Change:
     return f"--model {name}", "a smaller model", replace(case, shape=replace(SMALLER, dtype=case.shape.dtype))
 
 
-def _changes(flags: Flags, processes: int) -> list[Callable[[_Case], _Change]]:
-    """In the order to try them: first what leaves alone what is learned, last what costs most."""
+def _changes(flags: Flags, processes: int) -> list[_Step]:
+    """In the order to try them: what leaves alone what is learned, what changes it little, what costs most."""
     vllm = _text(flags, "vllm_mode", "") == "colocate"
     several = processes > 1
     full = _text(flags, "tuner_type", "lora") == "full"
@@ -660,8 +665,8 @@ def _changes(flags: Flags, processes: int) -> list[Callable[[_Case], _Change]]:
         *([_zero2, _zero3] if several else []),
         _less_picture,
         _shorter,
-        *([_lora, _no_reference] if full else []),
         _adam8,
+        *([_no_reference, _lora] if full else []),
         *([] if several else [_more_gpus]),
         _offload,
         _smaller,
@@ -673,23 +678,31 @@ def levers(
 ) -> list[Lever]:
     """Changes, each on top of those before, up to the first with which `available` bytes per GPU are enough.
 
-    Empty where nothing is needed. Changes that save nothing are left out; where all are not enough, the last total is
-    above `available`.
+    Empty where nothing is needed. Left out are changes that save nothing, and those that the later ones make needless.
+    Where all together are not enough, the last total is above `available`.
     """
-    case = _Case(Shape.of(model), flags, processes, tokens, patches)
-
-    def total(case: _Case) -> int:
-        sizes = case.shape, case.flags, case.processes, case.tokens, case.patches
-        return _estimate(*sizes, answer, available).total
-
-    found: list[Lever] = []
-    now = total(case)
+    start = _Case(Shape.of(model), flags, processes, tokens, patches)
+    tried: list[_Step] = []
     for change in _changes(flags, processes):
-        if now <= available:
+        if (now := _pull(start, tried, answer, available)[1]) <= available:
             break
-        text, why, changed = change(case)
-        less = total(changed)
-        if less < now:
-            case, now = changed, less
-            found.append(Lever(text, why, less))
-    return found
+        if _pull(start, [*tried, change], answer, available)[1] < now:
+            tried.append(change)
+    for change in reversed(tried[:-1]):
+        fewer = [other for other in tried if other is not change]
+        if _pull(start, fewer, answer, available)[1] <= available:
+            tried = fewer
+    return _pull(start, tried, answer, available)[0]
+
+
+def _pull(case: _Case, steps: list[_Step], answer: int, available: int) -> tuple[list[Lever], int]:
+    """What `steps` do one after the other, and the total at the end."""
+
+    def total() -> int:
+        return _estimate(case.shape, case.flags, case.processes, case.tokens, case.patches, answer, available).total
+
+    found = []
+    for step in steps:
+        text, why, case = step(case)
+        found.append(Lever(text, why, total()))
+    return found, found[-1].total if found else total()

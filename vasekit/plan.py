@@ -35,7 +35,7 @@ _NEEDS = (
 
 @dataclass
 class Plan:
-    """A run before it is started. notes: what was changed to fit; longest: tokens of the longest row."""
+    """A run before it is started. notes: what was changed to fit; longest: of the rows, in tokens; forced: --force."""
 
     stage: str
     recipe: Recipe
@@ -46,6 +46,7 @@ class Plan:
     processes: int = 1
     rows: int = 0
     longest: int = 0
+    forced: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -12,8 +12,6 @@ from vasekit.demo.steps import Runner, Step
 
 TRAINING_VASES, HELD_OUT_VASES, LABELLED, SIZE = 2600, 620, 2400, 128
 PYTHON = sys.executable
-# No validation split, no worker processes, nothing traded for memory: a small model on a CPU needs none of it.
-QUICK = ("--split_dataset_ratio", 0, "--gradient_checkpointing", "false", "--dataloader_num_workers", 0)
 
 
 def steps(out: Path) -> list[Step]:
@@ -99,9 +97,8 @@ def steps(out: Path) -> list[Step]:
             "supervised fine-tuning",
             script(
                 "model/sft.sh",
-                *("--dataset", data / "video_training_dataset.json", "--output_dir", sft, *builtin),
-                *("--num_train_epochs", 3, "--per_device_train_batch_size", 16, "--gradient_accumulation_steps", 1),
-                *("--learning_rate", "4e-3", "--logging_steps", 20, "--save_steps", 400, *QUICK),
+                *("--recipe", "demo", "--model", "builtin"),
+                *("--dataset", data / "video_training_dataset.json", "--output_dir", sft),
             ),
             sft,
         ),
@@ -111,11 +108,8 @@ def steps(out: Path) -> list[Step]:
             "reinforcement learning",
             script(
                 "model/grpo.sh",
-                *("--model", merged, "--dataset", data / "grpo_video_dataset.json", "--output_dir", grpo),
-                *("--max_steps", 60, "--per_device_train_batch_size", 128, "--gradient_accumulation_steps", 1),
-                *("--num_generations", 8, "--learning_rate", "4e-4", "--lr_scheduler_type", "cosine"),
-                *("--weight_decay", 0, "--freeze_vit", "true", "--max_completion_length", 28, "--save_steps", 20),
-                *QUICK,
+                *("--recipe", "demo", "--model", merged),
+                *("--dataset", data / "grpo_video_dataset.json", "--output_dir", grpo),
             ),
             grpo,
         ),
