@@ -6,7 +6,9 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -89,11 +91,42 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+@dataclass(frozen=True)
+class Build:
+    """What became of a collection: its vases, the part of each, what they may not be parted from, and the rows."""
+
+    photos: int
+    joined: dataset.Joined
+    facts: Mapping[Path, Facts]
+    entries: Sequence[Entry]
+    left_out: list[dict[str, str]]
+    groups: Sequence[Sequence[int]]
+    parts: Sequence[str]
+    rows: Mapping[str, list[dict]]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     watch = cli.Stopwatch()
     rows = records.read_rows(args.records)
     photos = images.need_images(cli.need_dir(args.images, "--images"), "--images")
+    reports = lineage.reports(args.images)
+    made = make(args, photos, rows, reports)
+    manifest = manifest_of(made, args, reports)
+    with files.together(args.output) as stage:
+        for name, own in made.rows.items():
+            files.write_json(stage / FILES[name], own)
+        files.write_text(stage / CARD, card.write(manifest, made.entries, made.parts))
+        manifest["files_sha256"] = {path.name: files.sha256(path) for path in sorted(stage.iterdir())}
+        manifest["seconds"] = round(watch.seconds, 3)
+        files.write_json(stage / lineage.MANIFEST, manifest)
+    for name in FILES.keys() - made.rows.keys():  # of an earlier split, whose vases are now elsewhere
+        (args.output / FILES[name]).unlink(missing_ok=True)
+    return finish(manifest, args, watch)
+
+
+def make(args: argparse.Namespace, photos: Sequence[Path], rows: Sequence[dict], reports: Mapping[str, Path]) -> Build:
+    """Join, examine, split, and make the rows; writes nothing but OUTPUT/images, where that is asked for."""
     read_view = views.reader(args)
 
     def view_of(photo: Path) -> images.View:
@@ -103,9 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not joined.entries:
         raise cli.UserError(
             f"--images {args.images} --records {args.records}: no photograph has a record; records need a column"
-            " 'Image GUID' with the vase's part of the file name, or 'image' with the file name"
+            " 'Image GUID' with the vase's part of the file name, or 'image' with the file name (or see --view_pattern)"
         )
-    reports = lineage.reports(args.images)
     scores = lineage.scores({stage: files.read_json(path, "--images") for stage, path in reports.items()})
     known = [photo for entry in joined.entries for photo in entry.photos]
     facts = dataset.examine(known, args.images, view_of, scores, args.workers)
@@ -113,46 +145,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups = dataset.alike(entries, facts)
     parts = dataset.split(entries, groups, shares_of(args), args.seed)
     where = place_pictures(entries, facts, args)
-    writer = dataset.Writer(
-        args.questions, facts, args.seed, args.plain, args.all_views, tuple(args.caption_fields), where
-    )
+    say = tuple(args.caption_fields)
+    writer = dataset.Writer(args.questions, facts, args.seed, args.plain, args.all_views, say, where)
     made = make_rows(entries, parts, writer, left_out)
-    manifest = {
-        "vases": {name: parts.count(name) for name in FILES},
-        "rows": {name: len(own) for name, own in made.items()},
-        "rows_by_question": {
-            name: dict(Counter(row.get("field", "caption") for row in own)) for name, own in made.items()
-        },
+    return Build(len(photos), joined, facts, entries, left_out, groups, parts, made)
+
+
+def manifest_of(made: Build, args: argparse.Namespace, reports: Mapping[str, Path]) -> dict[str, Any]:
+    """What manifest.json says, but for the files themselves."""
+    alone = [images.target_name(photo, args.images).as_posix() for photo in made.joined.photos_without_record]
+    kinds = {name: Counter(row.get("field", "caption") for row in own) for name, own in made.rows.items()}
+    return {
+        "vases": {name: list(made.parts).count(name) for name in FILES},
+        "rows": {name: len(own) for name, own in made.rows.items()},
+        "rows_by_question": {name: dict(own) for name, own in kinds.items()},
         "shares": shares_of(args),
-        "photographs": len(photos),
+        "photographs": made.photos,
         "pictures": bool(args.publish or args.max_pixels),
-        "photographs_without_record": [
-            images.target_name(photo, args.images).as_posix() for photo in joined.photos_without_record
-        ],
-        "unreadable": [{"name": fact.name, "reason": fact.error} for fact in facts.values() if fact.error],
-        "records_without_photograph": joined.records_without_photo,
-        "records_silent_about": dataset.gaps(entries),
-        "unknown_words": dataset.unknown_words(entries),
-        "near_duplicates": [[entries[k].key for k in group] for group in groups if len(group) > 1],
-        "left_out": left_out,
+        "photographs_without_record": alone,
+        "unreadable": [{"name": fact.name, "reason": fact.error} for fact in made.facts.values() if fact.error],
+        "records_without_photograph": made.joined.records_without_photo,
+        "records_silent_about": dataset.gaps(made.entries),
+        "unknown_words": dataset.unknown_words(made.entries),
+        "near_duplicates": [[made.entries[k].key for k in group] for group in made.groups if len(group) > 1],
+        "left_out": made.left_out,
         "records_sha256": files.sha256(args.records),
         "vocabulary_sha256": [files.sha256(path) for path in vocabulary.files()],
         "reports": {stage: str(path) for stage, path in reports.items()},
         "reports_sha256": {stage: files.sha256(path) for stage, path in reports.items()},
         "versions": cli.versions("pillow", "numpy"),
         "settings": cli.settings(args),
+        "lineage": lineage_of(made),
     }
-    manifest["lineage"] = lineage_of(joined.entries, entries, parts, groups, facts, made, left_out)
-    with files.together(args.output) as stage:
-        for name, own in made.items():
-            files.write_json(stage / FILES[name], own)
-        files.write_text(stage / CARD, card.write(manifest, entries, parts))
-        manifest["files_sha256"] = {path.name: files.sha256(path) for path in sorted(stage.iterdir())}
-        manifest["seconds"] = round(watch.seconds, 3)
-        files.write_json(stage / lineage.MANIFEST, manifest)
-    for name in FILES.keys() - made.keys():  # of an earlier split, whose vases are now elsewhere
-        (args.output / FILES[name]).unlink(missing_ok=True)
-    return finish(manifest, args, watch)
 
 
 def shares_of(args: argparse.Namespace) -> dict[str, float]:
@@ -246,21 +270,14 @@ def make_rows(
     return made
 
 
-def lineage_of(
-    joined: Sequence[Entry],
-    entries: Sequence[Entry],
-    parts: Sequence[str],
-    groups: Sequence[Sequence[int]],
-    facts: Mapping[Path, Facts],
-    made: Mapping[str, Sequence[dict]],
-    left_out: Sequence[Mapping[str, str]],
-) -> dict[str, dict]:
+def lineage_of(made: Build) -> dict[str, dict]:
     """Vase -> part, photographs, record, and where its rows are."""
-    part_of = {entry.key: part for entry, part in zip(entries, parts, strict=True)}
-    together = {entries[k].key: [entries[j].key for j in group if j != k] for group in groups for k in group}
-    reason_of = {row["vase"]: row["reason"] for row in left_out}
+    part_of = {entry.key: part for entry, part in zip(made.entries, made.parts, strict=True)}
+    keys = [entry.key for entry in made.entries]
+    together = {keys[k]: [keys[j] for j in group if j != k] for group in made.groups for k in group}
+    reason_of = {row["vase"]: row["reason"] for row in made.left_out}
     rows: dict[str, dict[str, list[int]]] = {}
-    for part, own in made.items():
+    for part, own in made.rows.items():
         for number, row in enumerate(own, 1):
             rows.setdefault(row["vase"], {}).setdefault(FILES[part], [number, 0])[1] += 1
     return {
@@ -268,12 +285,12 @@ def lineage_of(
             "part": part_of.get(entry.key),
             "left_out": reason_of.get(entry.key),
             "record": entry.record.stated(),
-            "photos": [facts[photo].lineage() for photo in entry.photos],
+            "photos": [made.facts[photo].lineage() for photo in entry.photos],
             "frames": len(entry.frames),
             "together_with": together.get(entry.key, []),
             "rows": rows.get(entry.key, {}),
         }
-        for entry in joined
+        for entry in made.joined.entries
     }
 
 

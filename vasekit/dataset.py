@@ -23,7 +23,6 @@ from vasekit.vocabulary import licence_of, unknown_in
 
 # What a reward can score; a record without any of these teaches reinforcement nothing.
 SCORED = ("fabric", "technique", "shape", "date", "decoration", "attribution")
-PARTS = ("sft", "grpo", "val", "test")
 
 
 @dataclass(frozen=True)

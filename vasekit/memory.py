@@ -152,7 +152,7 @@ class _Linear:
 
 
 def _linears(shape: Shape) -> list[_Linear]:
-    """What LoRA can adapt: all-linear leaves out the head, and takes patch_embed.proj (a Conv3d) by its name."""
+    """What all-linear adapts: not the head, and not patch_embed.proj, which is a convolution."""
     h, f, v, g = shape.hidden, shape.inner, shape.v_hidden, shape.v_inner
     wide = v * shape.merge**2
     llm = [("q_proj", h, shape.queries), ("k_proj", h, shape.keys), ("v_proj", h, shape.keys)]
@@ -161,7 +161,6 @@ def _linears(shape: Shape) -> list[_Linear]:
     return [
         *(_Linear("llm", *sizes, shape.layers) for sizes in llm),
         *(_Linear("vit", *sizes, shape.v_layers) for sizes in vit),
-        _Linear("vit", "proj", shape.pixels, v, 1),
         _Linear("aligner", "0", wide, wide, 1),
         _Linear("aligner", "2", wide, shape.v_out, 1),
     ]
@@ -319,7 +318,7 @@ def _held(job: _Job) -> Parts:
 
 def _gradients(job: _Job, stage: int, offload: bool, size: float) -> float:
     if stage < 2:
-        # DDP's buckets are a second copy (transformers leaves gradient_as_bucket_view off).
+        # DDP's buckets are a second copy, as its documentation says (gradient_as_bucket_view is off); not measured.
         return size * (2 if job.processes > 1 and "deepspeed" not in job.flags else 1)
     bucket = min(size, job.size * (_BUCKET if stage == 2 else job.shape.hidden**2))
     return (0 if offload else size / job.processes) + bucket
@@ -356,7 +355,7 @@ def _block(job: _Job) -> float:
     """The same for a patch in a block of the vision tower, whose queries and keys exist twice (views of one tensor)."""
     v, g, s = job.shape.v_hidden, job.shape.v_inner, job.size
     mask = 1 if _number(job.flags, "lora_dropout", 0.05) else 0
-    copies = 0 if job.full else sum(linear.inputs for linear in job.adapted("vit") if linear.count > 1) * (s + mask)
+    copies = 0 if job.full else sum(linear.inputs for linear in job.adapted("vit")) * (s + mask)
     return (8 + 11 * s) * v + 4 * s * g + copies
 
 
