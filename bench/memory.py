@@ -5,6 +5,9 @@ and text a row; the vision tower is frozen and runs without autograd, and logits
 On the CPU (float32) the peak is VmHWM over what was resident after the imports, on a GPU (bfloat16 under autocast)
 torch.cuda.max_memory_allocated. `--fake` runs one micro-batch of 7B's real sizes in bfloat16 on fake tensors instead,
 which have sizes and no contents: it needs no memory, and shows what a step adds to weights and states.
+
+Measured on 2 CPU cores (torch 2.13, transformers 5.19, peft 0.20): ratios of .92 to .99, with 50 MB of the process that
+are no tensors in all of them; fake tensors 1.00 to 1.01. The path on a GPU has not been run.
 """
 
 from __future__ import annotations
