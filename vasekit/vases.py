@@ -242,14 +242,7 @@ def _each(field: str, value: str) -> list[str]:
 
 
 def _of_caption(text: str) -> dict[str, list[str]]:
-    body, *others = text.split(";")
-    # After the first ";" stands a place; what else is said there counts as if it were said before.
-    says = [
-        bool(find(part) or _is_hand(part.strip(" .")) or _MARKED_HAND.search(part) or _names_terms(part))
-        for part in others
-    ]
-    body = ", ".join([body, *(part for part, counts in zip(others, says, strict=True) if counts)])
-    place = ";".join(part for part, counts in zip(others, says, strict=True) if not counts)
+    body, place = _body_and_place(text)
     dates = find(body)
     for date in reversed(dates):
         body = f"{body[: date.start]}, {body[date.end :]}"
@@ -259,25 +252,39 @@ def _of_caption(text: str) -> dict[str, list[str]]:
     hands += [part for part in segments if _is_hand(part)]
     head, *tail = [part for part in segments if not _is_hand(part)] or [""]
     head, more = _cut(_HEAD_HAND, head)
-    head, _, shown = _split(_SHOWING, head)
-    terms = {name: terms_in(name, head) for name in TERMS}
-    silent = [name for name in TERMS if not terms[name]]
-    # "Athenian black-figure thymiaterion": a word that the vocabulary lacks. A head without any term is a figure.
-    unknown = [_rest(head)] if len(silent) < len(TERMS) else []
-    # A part that only names terms is a claim of its own; in a scene an amphora is not alone.
-    claims = [part for part in tail if _is_terms(part)]
-    named = [shown, *tail] if unknown else [head, shown, *tail]
-    figures = [part for part in named if part and not _is_terms(part)]
-    terms |= {name: terms_in(name, " , ".join([shown, *tail])) or unknown for name in silent}
-    terms = {name: [*own, *terms_in(name, " , ".join(claims))] for name, own in terms.items()}
-    kind = "collection" if _MUSEUM.search(place) else "provenance"
+    terms, figures = _terms_and_figures(head, tail)
     return {
         **terms,
         "date": [write_date(date.years) for date in dates],
         "attribution": [str(Attribution.parse(who)) for who in hands + more],
         "decoration": [", ".join(figures)],
-        kind: [place.strip(" .")],
+        "collection" if _MUSEUM.search(place) else "provenance": [place.strip(" .")],
     }
+
+
+def _body_and_place(text: str) -> tuple[str, str]:
+    """After the first ";" stands a place; what else is said there counts as if it were said before."""
+    body, *others = text.split(";")
+    said, places = [body], []
+    for part in others:
+        claims = find(part) or _is_hand(part.strip(" .")) or _MARKED_HAND.search(part) or _names_terms(part)
+        (said if claims else places).append(part)
+    return ", ".join(said), ";".join(places)
+
+
+def _terms_and_figures(head: str, tail: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Fabric, technique and shape, which the head names or else the tail; and what is shown."""
+    head, _, shown = _split(_SHOWING, head)
+    terms = {name: terms_in(name, head) for name in TERMS}
+    silent = [name for name in TERMS if not terms[name]]
+    # "Athenian black-figure thymiaterion": a word that the vocabulary lacks. A head without any term is a figure.
+    unknown = [_rest(head)] if len(silent) < len(TERMS) else []
+    named = [shown, *tail] if unknown else [head, shown, *tail]
+    # A part that only names terms is a claim of its own; in a scene an amphora is not alone.
+    claims = " , ".join(part for part in tail if _is_terms(part))
+    terms |= {name: terms_in(name, " , ".join([shown, *tail])) or unknown for name in silent}
+    figures = [part for part in named if part and not _is_terms(part)]
+    return {name: [*own, *terms_in(name, claims)] for name, own in terms.items()}, figures
 
 
 def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, list[str]]:
