@@ -6,7 +6,7 @@
 #   data/fetch.sh Qwen/Qwen2.5-VL-3B-Instruct --output_dir ~/models/qwen-3b --dry_run
 #   HF_ENDPOINT=https://MIRROR https_proxy=http://PROXY:3128 data/fetch.sh qwen-7b
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 [[ -x $python ]] || python=python3
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}

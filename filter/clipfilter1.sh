@@ -5,7 +5,7 @@
 # FLAGS go to clipfilter1.py. Runs on one GPU, or on the CPU where there is none.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${PYTHON:=$([[ -x $here/../.venv/bin/python ]] && echo "$here/../.venv/bin/python" || echo python3)}"
 
 fail() {

@@ -5,7 +5,7 @@
 #   GPUS=0 model/grpo.sh --recipe fast
 #   GPUS=cpu model/grpo.sh --model builtin --max_steps 10
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 [[ -x $python ]] || python=python3
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}

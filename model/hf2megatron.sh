@@ -3,14 +3,15 @@
 #   model/hf2megatron.sh --model output/sft-merged --output_dir output/sft-mcore
 #   model/hf2megatron.sh --to_hf true --mcore_model output/sft-mcore        (the way back)
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 [[ -x $python ]] || python=python3
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
+home=${VASE_HOME:-$root}
 flags=(
-    --model "$root/models/Qwen2.5-VL-3B-Instruct"
-    --output_dir "$root/output/Qwen2.5-VL-3B-Instruct-mcore"
+    --model "$home/models/Qwen2.5-VL-3B-Instruct"
+    --output_dir "$home/output/Qwen2.5-VL-3B-Instruct-mcore"
     --to_mcore true --torch_dtype bfloat16 --test_convert_precision true
 )
 exec "$python" -m vasekit.launch hf2megatron "${flags[@]}" -- "$@"

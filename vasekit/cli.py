@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+# Where the stages read and write by default: the repository, or another folder (in a container, what is mounted there).
+HOME = Path(os.environ.get("VASE_HOME") or ROOT).expanduser().absolute()
 
 
 class UserError(Exception):
@@ -78,8 +80,11 @@ def user_path(text: str) -> Path:
 
 
 def default_path(relative: str) -> Path:
-    """A documented default, relative to the repository's root wherever the command was started."""
-    return ROOT / relative
+    """A documented default, relative to HOME wherever the command was started.
+
+    Links are followed: a stage that replaces a folder as a whole shall replace what lies behind the link.
+    """
+    return (HOME / relative).resolve()
 
 
 def need_dir(path: Path, flag: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vasekit import builtin, cli, flags, gpus, lengths, memory, plan, runs, validation
+from vasekit import builtin, cli, flags, gpus, health, lengths, memory, plan, runs, validation
 from vasekit.cli import UserError
 from vasekit.flags import Flags
 from vasekit.plan import Plan
@@ -33,7 +34,7 @@ _SHM_FEWEST = 1 << 30
 
 def check_model(flags: Flags) -> None:
     """Resolve --model: `builtin`, a folder (or the newest model in it), or a hub name that can be fetched."""
-    given = _one(flags, "model")
+    given = plan.one(flags, "model")
     if given == "builtin":
         flags["model"] = [str(builtin.VLM)]
         return
@@ -55,11 +56,11 @@ def check_model(flags: Flags) -> None:
 
 def settings(flags: Flags, environment: Mapping[str, str], reward: bool) -> validation.Settings:
     """What the rows of a run must fit, from its flags and its environment."""
-    model = lengths.model_folder(_one(flags, "model"))
+    model = lengths.model_folder(plan.one(flags, "model"))
     if lengths.is_builtin(model):
         environment = {**environment, "MAX_PIXELS": lengths.BUILTIN_PIXELS}
     rescale = _number(flags, "max_pixels") if "max_pixels" in flags else None
-    system = lengths.system_text(_one(flags, "system", lengths.SYSTEM))
+    system = lengths.system_text(plan.one(flags, "system", lengths.SYSTEM))
     counter = lengths.Lengths(model, lengths.Budget.of(environment, rescale), system)
     root = environment.get("ROOT_IMAGE_DIR")
     return validation.Settings(counter, _limit(flags, model, reward), reward, Path(root).absolute() if root else None)
@@ -166,15 +167,8 @@ def check_output(folder: Path, identity: Mapping[str, object]) -> None:
         )
 
 
-def _one(flags: Flags, name: str, default: str | None = None) -> str:
-    values = flags.get(name) or ([default] if default is not None else [])
-    if len(values) != 1:
-        raise UserError(f"--{name}: needs one value, got {' '.join(values) or 'none'}")
-    return values[0]
-
-
 def _number(flags: Flags, name: str, default: int | None = None) -> int:
-    value = _one(flags, name, None if default is None else str(default))
+    value = plan.one(flags, name, "" if default is None else str(default))
     if not value.isdigit() or not int(value):
         raise UserError(f"--{name} {value}: needs a whole number, at least 1")
     return int(value)
@@ -241,17 +235,29 @@ def _fitting(run: Plan) -> str:
     return "; ".join(run.notes) or "nothing to change"
 
 
+def _plugins(run: Plan) -> str:
+    """Files that Python can read: what else is wrong with one ends the run, with a traceback, when it is imported."""
+    for name in run.flags["external_plugins"]:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UserError(f"--external_plugins {name}: no such file; the kit's is plugin/plugin.py")
+        try:
+            compile(path.read_bytes(), name, "exec")
+        except (SyntaxError, ValueError) as error:
+            raise UserError(f"--external_plugins {name}: not valid Python ({error}); mend it") from None
+    return ", ".join(run.flags["external_plugins"])
+
+
 def _reward(run: Plan) -> str:
     known = {*flags.table()["rewards"], "external_vase_acc", *(f"vase_{name}" for name in _DIMENSIONS)}
-    plugins = run.flags.get("external_plugins", [])
-    if missing := [name for name in plugins if not Path(name).expanduser().is_file()]:
-        raise UserError(f"--external_plugins {missing[0]}: no such file; the kit's is plugin/plugin.py")
     named = run.flags.get("reward_funcs") or []
     if not named:
         raise UserError("--reward_funcs: names no reward; the kit's is external_vase_acc")
-    kit = {Path(name).expanduser().resolve() for name in plugins} == {(cli.ROOT / "plugin" / "plugin.py").resolve()}
-    if kit and (unknown := [name for name in named if name not in known]):
-        raise UserError(f"--reward_funcs {unknown[0]}: not registered; there are {', '.join(sorted(known))}")
+    own = [Path(name).expanduser() for name in run.flags["external_plugins"] if name != str(plan.PLUGIN)]
+    said = "".join(path.read_text(encoding="utf-8", errors="replace") for path in own if path.is_file())
+    if unknown := [name for name in named if name not in known and name not in said]:
+        where = "ms-swift, the kit or a plug-in given" if own else ", ".join(sorted(known))
+        raise UserError(f"--reward_funcs {unknown[0]}: not registered; there are {where}")
     weights = run.flags.get("reward_weights")
     if weights and len(weights) != len(named):
         raise UserError(f"--reward_weights: {len(weights)} weights for {len(named)} rewards; give one each")
@@ -321,22 +327,28 @@ def _output(run: Plan) -> str:
 
 
 def _disk(run: Plan) -> str:
-    """Checkpoints that are kept at a time, and the one being written."""
-    kept = _number(run.flags, "save_total_limit", 2) if "save_total_limit" in run.flags else 2
+    """Checkpoints that are kept at a time, and the one being written; those that are there already have their room."""
     every = float(run.one("save_steps", "500"))
-    made = max(1, int(steps(run) / every)) if every >= 1 else max(1, int(1 / every))
-    need = _checkpoint_bytes(run) * (min(kept, made) + 1)
-    there = next(folder for folder in (run.output, *run.output.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    kept = max(1, math.ceil(steps(run) / every if every >= 1 else 1 / every))
+    if "save_total_limit" in run.flags:  # without it all are kept
+        kept = min(kept, _number(run.flags, "save_total_limit"))
+    there = len(runs.checkpoints(run.output)) if runs.read(run.output) else 0
+    more = max(1, kept + 1 - there)
+    need, free = checkpoint_bytes(run) * more, free_bytes(run.output)
     if need > free:
         raise UserError(
-            f"--output_dir {run.output}: {min(kept, made) + 1} checkpoints need about {need / 1e9:.1f} GB,"
+            f"--output_dir {run.output}: {more} checkpoints need about {need / 1e9:.1f} GB,"
             f" {free / 1e9:.1f} GB are free; make room, lower --save_total_limit, or add --save_only_model true"
         )
     return f"checkpoints need about {need / 1e9:.1f} GB, {free / 1e9:.0f} GB are free"
 
 
-def _checkpoint_bytes(run: Plan) -> int:
+def free_bytes(folder: Path) -> int:
+    """On the disk that holds a folder, or will."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def checkpoint_bytes(run: Plan) -> int:
     """Weights and Adam's two states of what is trained. An adapter of rank 8 is about 1/200 of a model (7B: 40 MB)."""
     folder = Path(run.one("model"))
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
@@ -422,6 +434,7 @@ CHECKS: tuple[tuple[str, Callable[[Plan], str], tuple[str, ...]], ...] = (
     ("devices", _devices, ()),
     ("model", _model, ()),
     ("fitting", _fitting, ("devices", "model")),
+    ("plug-ins", _plugins, ()),
     ("reward", _reward, ()),
     ("batches", _batches, ("devices",)),
     ("data set", _dataset, ("model", "fitting")),
@@ -475,10 +488,16 @@ def stage_of(recipe: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser("Examine a run before time is spent; further flags are ms-swift's, as for model/sft.sh.")
-    parser.add_argument("recipe", help="sft-paper, grpo-fast, ...: a file in model/recipes/, or a .yaml file of yours")
+    parser.add_argument("recipe", nargs="?", help="sft-paper, grpo-fast, ...: a file in model/recipes/, or a .yaml file of yours")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     parser.add_argument("--dry_run", action="store_true", help="print the final command as well")
+    parser.add_argument("--health", action="store_true", help="examine the installation alone, for a healthcheck")
     args, rest = parser.parse_known_args(argv)
+    if args.health:
+        print(health.check(os.environ))
+        return 0
+    if args.recipe is None:
+        parser.error("no recipe given; needs one such as sft-paper, or --health")
     stage = stage_of(args.recipe)
     name = args.recipe
     if not name.endswith((".yaml", ".yml")):

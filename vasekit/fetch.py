@@ -28,7 +28,7 @@ from vasekit.cli import UserError
 if TYPE_CHECKING:
     import httpx
 
-SOURCES = cli.default_path("data/sources.yaml")
+SOURCES = cli.ROOT / "data" / "sources.yaml"
 # In the target folder: what was placed there, written last; and what is on its way.
 MANIFEST, PARTIAL = ".fetched.json", ".partial"
 # Seconds before another try after a lost connection; a try that brought bytes begins the count anew.

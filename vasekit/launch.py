@@ -15,9 +15,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -29,12 +28,8 @@ from vasekit.plan import Plan
 
 # Flags of our own; everything else is ms-swift's.
 OWN = ("recipe", "fresh", "dry_run", "force")
-# The plug-in also makes image token ids come from the tokenizer, so every command loads it; recipes name it themselves.
-_ALWAYS = {
-    "model_type": ["qwen2_5_vl"],
-    "template": ["qwen2_5_vl"],
-    "external_plugins": [str(cli.ROOT / "plugin" / "plugin.py")],
-}
+# Recipes name these themselves.
+_ALWAYS = {"model_type": ["qwen2_5_vl"], "template": ["qwen2_5_vl"]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,11 +109,12 @@ def _attempt(run: Plan, identity: dict[str, object], checks: Sequence[doctor.Che
     watch = cli.Stopwatch()
     status = _run(argv, run.environment, lock)
     attempt |= {"ended": _now(), "status": status, "seconds": round(watch.seconds, 2)}
-    files.write_json(run.output / runs.RUN, note)
     final = runs.checkpoints(run.output)
     if status:
-        last = f"{final[-1]} is whole" if final else "there is no whole checkpoint"
-        raise UserError(f"swift {run.command} ended with status {status}; {last}, the same command goes on from there")
+        with suppress(OSError):  # a full disk, which ended the run as well, must not have the last word
+            files.write_json(run.output / runs.RUN, note)
+        raise UserError(_failure(run, status, final))
+    files.write_json(run.output / runs.RUN, note)
     if not final:
         raise UserError(f"--output_dir {run.output}: swift {run.command} left no complete checkpoint")
     note["finished"] = {
@@ -131,6 +127,16 @@ def _attempt(run: Plan, identity: dict[str, object], checks: Sequence[doctor.Che
     curves.draw(run.output)
     watch.close(run.stage, f"{final[-1]}", run.rows, "rows")
     return 0
+
+
+def _failure(run: Plan, status: int, whole: Sequence[Path]) -> str:
+    """What became of a run, and what to do."""
+    full = doctor.free_bytes(run.output) < doctor.checkpoint_bytes(run)
+    room = ", and the disk has no room for another checkpoint" if full else ""
+    last = f"{whole[-1]} is whole, the same command goes on from there"
+    return f"swift {run.command} ended with status {status}{room}; " + (
+        last if whole else "there is no whole checkpoint, the same command starts over"
+    )
 
 
 def _said(run: Plan, checks: Sequence[doctor.Check], differs: dict[str, list[str | None]]) -> Iterator[str]:
@@ -185,7 +191,9 @@ def _sha256(path: Path) -> str | None:
 
 
 def _commit() -> str | None:
-    """The kit's own commit, where it is a checkout."""
+    """The kit's own commit, where it is a checkout or an image."""
+    if commit := os.environ.get("VASE_COMMIT"):
+        return commit
     command = ["git", "-C", str(cli.ROOT), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -214,10 +222,14 @@ def _result(output: Path) -> dict[str, float]:
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[IO[str]]:
-    """Hold the run's lock, which ms-swift inherits: it is held until the last of both has ended, even by kill -9."""
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / doctor.LOCK).open("a") as lock:
+def _alone(output: Path, folder: Path | None = None) -> Iterator[IO[str]]:
+    """Hold the lock in `folder`, or in the output folder itself, while writing there.
+
+    ms-swift inherits it: it is held until the last of both has ended, even by kill -9.
+    """
+    folder = folder or output
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / doctor.LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -225,9 +237,9 @@ def _alone(output: Path) -> Iterator[IO[str]]:
         yield lock
 
 
-def _empty(output: Path) -> None:
-    """Remove a run, but not the lock that is held."""
-    for path in output.iterdir():
+def _empty(folder: Path) -> None:
+    """Remove everything but the lock that is held."""
+    for path in folder.iterdir():
         if path.name != doctor.LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -312,20 +324,27 @@ def _export(
     environment: dict[str, str],
     check: Callable[[Path], dict[str, Any]],
 ) -> None:
-    """Run `swift export` into a folder aside, check what it made, and put it in place of an earlier result."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+    """Run `swift export` into a folder aside, check what it made, and put it in place of an earlier result.
+
+    The folder always has the same name, so that one that was killed leaves its gigabytes only until the next.
+    """
     watch = cli.Stopwatch()
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as aside:
-        target = Path(aside) / "model"
-        argv = plan.swift("export", given | {"output_dir": [str(target)]})
-        if status := _run(argv, environment):
-            raise UserError(f"swift export ended with status {status}; {output} is as it was")
-        note = {"stage": stage, "identity": identity, "command": argv, "commit": _commit()} | check(target)
-        finished = {"checkpoint": str(output), "seconds": round(watch.seconds, 2)}
-        files.write_json(target / runs.RUN, note | {"finished": finished})
-        if output.exists():
-            output.rename(Path(aside) / "old")
-        target.rename(output)
+    aside = output.with_name(f".{output.name}.aside")
+    with _alone(output, aside) as lock:
+        _empty(aside)
+        target = aside / "model"
+        argv = plan.swift("export", given | {"output_dir": [str(target)], "external_plugins": plan.plugins(given)})
+        try:
+            if status := _run(argv, environment, lock):
+                raise UserError(f"swift export ended with status {status}; {output} is as it was")
+            note = {"stage": stage, "identity": identity, "command": argv, "commit": _commit()} | check(target)
+            finished = {"checkpoint": str(output), "seconds": round(watch.seconds, 2)}
+            files.write_json(target / runs.RUN, note | {"finished": finished})
+            if output.exists():
+                output.rename(aside / "old")
+            target.rename(output)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 STAGES: dict[str, Callable[[Flags, Flags], int]] = {

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vasekit import flags, lengths, recipes
+from vasekit import cli, flags, lengths, recipes
 from vasekit.cli import UserError
 from vasekit.flags import Flags
 from vasekit.gpus import Gpu
@@ -24,6 +24,8 @@ COMMANDS = {"sft": "sft", "grpo": "rlhf"}
 # None of these changes what is learned: a run may be started again with others.
 _INCIDENTAL = {"output_dir", "report_to", "logging_steps", "dataloader_num_workers", "dataset_num_proc", "use_cpu"}
 _INCIDENTAL |= {"save_total_limit", "resume_from_checkpoint"}
+# The vase reward, and what makes the template right for every tokenizer.
+PLUGIN = cli.ROOT / "plugin" / "plugin.py"
 # Flag and value -> the package it needs, and what to do without; None: the run can't do without.
 _NEEDS = (
     ("attn_impl", "flash", "flash_attn", {"attn_impl": "sdpa", "padding_free": "false", "packing": "false"}),
@@ -58,11 +60,7 @@ class Plan:
         return Path(self.one("output_dir"))
 
     def one(self, name: str, default: str = "") -> str:
-        """The value of a flag. Raises UserError where it has none or several."""
-        values = self.flags.get(name) or ([default] if default else [])
-        if len(values) != 1:
-            raise UserError(f"--{name}: needs one value, got {' '.join(values) or 'none'}")
-        return values[0]
+        return one(self.flags, name, default)
 
     def is_on(self, name: str) -> bool:
         return self.flags.get(name, [""])[-1].lower() == "true"
@@ -72,10 +70,25 @@ class Plan:
         return recipes.differences(self.flags, self.environment, recipes.load(self.stage, recipes.PAPER))
 
 
+def one(given: Flags, name: str, default: str = "") -> str:
+    """The value of a flag. Raises UserError where it has none or several."""
+    values = given.get(name) or ([default] if default else [])
+    if len(values) != 1:
+        raise UserError(f"--{name}: needs one value, got {' '.join(values) or 'none'}")
+    return values[0]
+
+
+def plugins(given: Flags) -> list[str]:
+    """--external_plugins with the kit's before all others: a flag or a recipe of one's own must not lose it."""
+    others = [name for name in given.get("external_plugins", []) if Path(name).expanduser().resolve() != PLUGIN]
+    return [str(PLUGIN), *others]
+
+
 def draft(stage: str, recipe: str, user: Flags, environment: Mapping[str, str]) -> Plan:
     """The recipe with the user's flags on top; variables that are set count more than the recipe's."""
     found = recipes.load(stage, recipe)
     given = {name: list(values) for name, values in (found.flags | user).items()}
+    given["external_plugins"] = plugins(given)
     variables = found.environment | dict(environment)
     # nvidia-smi's numbering, by which the checks go, shall be CUDA's too.
     variables.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vasekit.cli import ROOT, UserError
+from vasekit.cli import HOME, ROOT, UserError
 from vasekit.flags import Flags
 
 FOLDER = ROOT / "model" / "recipes"
 PAPER = "paper"
 # Flags whose values are paths: in a recipe they are relative to the repository's root.
 PATHS = ("model", "ref_model", "dataset", "val_dataset", "output_dir", "external_plugins", "system")
+# What lies in these folders is the user's, and stays where the stages read and write (cli.HOME).
+_AT_HOME = ("models", "output", "data")
 # Where a run reads and writes, and what it says meanwhile, is no difference to the paper.
 _INCIDENTAL = {*PATHS, "report_to", "logging_steps", "dataloader_num_workers", "use_cpu", "ddp_backend"}
 
@@ -71,10 +73,11 @@ def _words(value: object) -> list[str]:
 
 
 def _whole(value: str) -> str:
-    """A path below the root; a name on the hub, which does not exist there, stays as it is."""
-    path = ROOT / value
-    on_hub = value.count("/") == 1 and not path.exists() and value.split("/")[0] not in ("models", "output", "data")
-    return value if on_hub else str(path)
+    """A path below the root or the home; a name on the hub, which does not exist there, stays as it is."""
+    if value.split("/")[0] in _AT_HOME:
+        return str(HOME / value)
+    on_hub = value.count("/") == 1 and not (ROOT / value).exists()
+    return value if on_hub else str(ROOT / value)
 
 
 def differences(flags: Flags, environment: Mapping[str, str], paper: Recipe) -> dict[str, list[str | None]]:

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# What every container starts with: maps GPUS, checks the folders, says what it runs, and becomes it (tini is above it,
+# and hands signals on).
+set -euo pipefail
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# GPUS=0,1 as in the Makefile; variables that are set already count more.
+case ${GPUS:-} in
+'') ;;
+cpu) export CUDA_VISIBLE_DEVICES="" ;;
+*)
+    [[ $GPUS =~ ^[0-9]+(,[0-9]+)*$ ]] || fail "GPUS=$GPUS: give numbers such as 0,1, or cpu"
+    commas=${GPUS//[^,]/}
+    export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-$GPUS} NPROC_PER_NODE=${NPROC_PER_NODE:-$((${#commas} + 1))}
+    ;;
+esac
+
+# A bundle that compose.yaml mounts here (CA_BUNDLE) goes before the certificates of the image.
+if [[ -s /run/ca.pem ]]; then
+    export SSL_CERT_FILE=/run/ca.pem REQUESTS_CA_BUNDLE=/run/ca.pem CURL_CA_BUNDLE=/run/ca.pem
+fi
+
+for folder in /work/output:OUTPUT /work/data:DATA "${HF_HOME:-/cache}:CACHE"; do
+    path=${folder%:*}
+    [[ -r $path && -x $path ]] || fail "$path: can't be read as user $(id -u); ${folder##*:} in .env names it on the host"
+    [[ -w $path ]] && continue
+    fail "$path belongs to user $(stat -c %u "$path") and can't be written as user $(id -u): on the host, \
+chown $(id -u) the folder (${folder##*:} in .env), or set VASE_UID and VASE_GID to its owner's"
+done
+
+[[ $# -gt 0 ]] || fail "nothing to run; give a command, as in: model/sft.sh --max_steps 10"
+[[ $1 == *.py ]] && set -- python "$@"
+printf 'vasekit %s:' "${VASE_COMMIT:0:12}" >&2
+printf ' %q' "$@" >&2
+echo >&2
+exec "$@"
