@@ -34,7 +34,5 @@ done
 
 [[ $# -gt 0 ]] || fail "nothing to run; give a command, as in: model/sft.sh --max_steps 10"
 [[ $1 == *.py ]] && set -- python "$@"
-printf 'vasekit %s:' "${VASE_COMMIT:0:12}" >&2
-printf ' %q' "$@" >&2
-echo >&2
+echo "vasekit ${VASE_COMMIT:0:12}: $*" >&2
 exec "$@"

@@ -488,7 +488,8 @@ def stage_of(recipe: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser("Examine a run before time is spent; further flags are ms-swift's, as for model/sft.sh.")
-    parser.add_argument("recipe", nargs="?", help="sft-paper, grpo-fast, ...: a file in model/recipes/, or a .yaml file of yours")
+    recipe = "sft-paper, grpo-fast, ...: a file in model/recipes/, or a .yaml file of yours"
+    parser.add_argument("recipe", nargs="?", help=recipe)
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     parser.add_argument("--dry_run", action="store_true", help="print the final command as well")
     parser.add_argument("--health", action="store_true", help="examine the installation alone, for a healthcheck")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
