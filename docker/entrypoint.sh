@@ -24,7 +24,8 @@ if [[ -s /run/ca.pem ]]; then
     export SSL_CERT_FILE=/run/ca.pem REQUESTS_CA_BUNDLE=/run/ca.pem CURL_CA_BUNDLE=/run/ca.pem
 fi
 
-for folder in /work/output:OUTPUT /work/data:DATA "${HF_HOME:-/cache}:CACHE"; do
+home=${VASE_HOME:-/workspace}
+for folder in "$home/output:OUTPUT" "$home/data:DATA" "${HF_HOME:-/cache}:CACHE"; do
     path=${folder%:*}
     [[ -r $path && -x $path ]] || fail "$path: can't be read as user $(id -u); ${folder##*:} in .env names it on the host"
     [[ -w $path ]] && continue
@@ -34,5 +35,6 @@ done
 
 [[ $# -gt 0 ]] || fail "nothing to run; give a command, as in: model/sft.sh --max_steps 10"
 [[ $1 == *.py ]] && set -- python "$@"
-echo "vasekit ${VASE_COMMIT:0:12}: $*" >&2
+commit=${VASE_COMMIT:-}
+echo "vasekit ${commit:0:12}: $*" >&2
 exec "$@"

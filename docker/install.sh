@@ -35,15 +35,15 @@ user)
     # A base may have a user of that number already.
     getent group "$2" >/dev/null || groupadd --gid "$2" vase
     useradd --non-unique --uid "$1" --gid "$2" --no-create-home --home-dir /tmp vase
-    mkdir -p /work/data /work/models /work/output /cache
-    # In /work everything lies as in a checkout; what the filter reads and writes belongs to the data.
-    ln -s /kit/{Makefile,eval,filter,model,plugin} /work/
+    mkdir -p /workspace/data /workspace/models /workspace/output /cache
+    # In /workspace everything lies as in a checkout; what the filter reads and writes belongs to the data.
+    ln -s /kit/{Makefile,eval,filter,model,plugin} /workspace/
     for name in images images2 images3 filtered_vases best_image_quality_model.pth; do
-        ln -s "data/$name" "/work/$name"
+        ln -s "data/$name" "/workspace/$name"
     done
     # Any user may be given at run time (--user), so that what is written belongs to who started it.
-    chown vase: /work/data /work/models /work/output /cache
-    chmod 1777 /work/data /work/models /work/output /cache
+    chown vase: /workspace/data /workspace/models /workspace/output /cache
+    chmod 1777 /workspace/data /workspace/models /workspace/output /cache
     ;;
 *)
     echo "error: install.sh $step: steps are system, python, source, user" >&2
