@@ -181,7 +181,7 @@ sbom: $(AUDIT)/.installed ## a bill of materials (CycloneDX) of a lock: NAME=gpu
 	    --output-file "$(if $(OUTPUT),$(OUTPUT),output/sbom-$(if $(NAME),$(NAME),gpu).cdx.json)"
 
 audit: $(AUDIT)/.installed ## known vulnerabilities of a lock's packages: NAME=gpu (base, dev, megatron)
-	docker/audit.sh $(AUDIT)/bin/pip-audit $(LOCK)
+	$(RUN) docker/audit.py $(AUDIT)/bin/pip-audit $(LOCK)
 
 clean: ## remove what demo and tests wrote, and caches
 	rm -rf output/demo .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -268,6 +269,22 @@ def test_in_docker_runs_the_same_target_with_its_settings_in_the_container() -> 
     assert "IN=docker" not in said("sft")
     assert said("demo") == "docker compose run --rm demo"
     assert said("test", "ARGS=-k caption") == "docker compose run --rm test -k caption"
+
+
+def test_the_audit_says_what_it_found_and_what_it_could_not_ask() -> None:
+    audit = importlib.util.module_from_spec(
+        spec := importlib.util.spec_from_file_location("audit", ROOT / "docker" / "audit.py")
+    )
+    spec.loader.exec_module(audit)
+    hole = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+    lines, status = audit.judge([hole, {"name": "b", "version": "1", "vulns": []}])
+    assert (lines[0], status) == ("a 1: CVE-1, mended in 2", 1)
+    lines, status = audit.judge([{"name": "b", "version": "1", "vulns": []}, {"name": "c", "skip_reason": "unknown"}])
+    assert (lines[0], status) == ("1 packages examined, 0 known vulnerabilities", 0)
+    assert "1 packages could not be examined" in lines[1]
+    command = [sys.executable, ROOT / "docker" / "audit.py", "false", "requirements/base.txt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "was not examined" in done.stdout) == (0, True)
 
 
 # ---- with an engine ----
