@@ -31,7 +31,7 @@ def judge(packages: Sequence[dict[str, Any]]) -> tuple[list[str], int]:
     """What to say of pip-audit's `dependencies`, and the exit status."""
     unknown = [package for package in packages if "skip_reason" in package]
     found = [
-        f"{package['name']} {package['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'nothing yet'}"
+        f"{package['name']} {package['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'none yet'}"
         for package in packages
         for one in package.get("vulns", [])
     ]
