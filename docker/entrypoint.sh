@@ -28,7 +28,8 @@ home=${VASE_HOME:-/workspace}
 for folder in "$home/output:OUTPUT" "$home/data:DATA" "${HF_HOME:-/cache}:CACHE"; do
     path=${folder%:*}
     [[ -r $path && -x $path ]] || fail "$path: can't be read as user $(id -u); ${folder##*:} in .env names it on the host"
-    [[ -w $path ]] && continue
+    # What is not mounted is part of the image, which may be read-only: no concern of a command that writes nothing.
+    if [[ -w $path ]] || ! mountpoint -q "$path"; then continue; fi
     fail "$path belongs to user $(stat -c %u "$path") and can't be written as user $(id -u): on the host, \
 chown $(id -u) the folder (${folder##*:} in .env), or set VASE_UID and VASE_GID to its owner's"
 done

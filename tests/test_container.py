@@ -204,15 +204,6 @@ def test_the_entry_point_refuses_in_one_line(home: Path, words: list[str], varia
     assert said in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
-def test_a_folder_of_somebody_else_is_one_clear_line(home: Path) -> None:
-    (home / "output").chmod(0o555)
-    done = entry(home, "true")
-    assert done.returncode == 2
-    assert "OUTPUT in .env" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_the_entry_point_becomes_the_command(home: Path) -> None:
     assert entry(home, "bash", "-c", "exit 7").returncode == 7
     script = home / "hello.py"
@@ -389,7 +380,9 @@ def test_a_stopped_training_keeps_its_checkpoint_and_goes_on(mounted: dict[str, 
         assert time.monotonic() < limit
         time.sleep(0.2)
     asked = ["docker", "inspect", "--format", "{{.State.Health.Status}}", name]
-    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == "healthy"
+    while subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() != "healthy":
+        assert time.monotonic() < limit
+        time.sleep(0.5)
     started = time.monotonic()
     subprocess.run(["docker", "stop", "--time", "10", name], check=True, capture_output=True)
     assert time.monotonic() - started < 10
