@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -13,45 +12,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tiny_runs import ENVIRONMENT, QUICK, killed, make_world, run, same, sft_flags, weights
 
 from vasekit import runs
 from vasekit.cli import ROOT
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {
-    **{k: v for k, v in os.environ.items() if k not in ("NPROC_PER_NODE", "MAX_PIXELS")},
-    "GPUS": "cpu",
-    "HF_HUB_OFFLINE": "1",
-    "PYTHON": sys.executable,
-}
-QUICK = (
-    *("--split_dataset_ratio", "0", "--gradient_checkpointing", "false", "--gradient_accumulation_steps", "1"),
-    *("--dataloader_num_workers", "0", "--report_to", "none"),
-)
-
-
-def run(*words: object, **environment: str) -> str:
-    command = [str(word) for word in words]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT | environment, cwd="/", check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    flags = ("--vases", 30, "--views", 2, "--seed", 6, "--size", 112)
-    run(sys.executable, ROOT / "data" / "make_world.py", *flags, "--output", folder / "museum")
-    data = ("--images", folder / "museum" / "photos", "--records", folder / "museum" / "records.csv")
-    run(sys.executable, ROOT / "data" / "build.py", *data, "--output", folder / "data", "--test_share", 0.3)
-    return folder
-
-
-def sft_flags(world: Path, output: Path) -> list[object]:
-    data = world / "data" / "video_training_dataset.json"
-    flags = ["--model", "builtin", "--dataset", data, "--output_dir", output, "--max_steps", 12, "--save_steps", 2]
-    return [*flags, "--per_device_train_batch_size", 4, "--learning_rate", "1e-3", *QUICK]
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +38,6 @@ def merged(tuned: Path) -> Path:
     said = run(ROOT / "model" / "merge.sh", "--adapters", tuned)
     assert said.splitlines()[-1].startswith("merge: ")
     return tuned.with_name("sft-merged")
-
-
-def weights(folder: Path) -> dict:
-    from safetensors.torch import load_file
-
-    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
 
 
 def test_a_finished_run_is_not_repeated_and_another_one_is_refused(world: Path, tuned: Path) -> None:
@@ -102,27 +67,6 @@ def test_merging_keeps_the_logits_and_the_base_differs(tuned: Path, merged: Path
     torch.testing.assert_close(whole, adapted, atol=1e-4, rtol=1e-4)
     assert (whole - plain).abs().max() > 1e-3
     assert "done before" in run(ROOT / "model" / "merge.sh", "--adapters", tuned)
-
-
-def killed(command: list[str], output: Path, seconds: float) -> None:
-    """Start a run and kill -9 all its processes, `seconds` after it has written its first checkpoint."""
-    before = set(output.glob("checkpoint-*"))
-    process = psutil.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    limit = time.monotonic() + 180
-    while set(output.glob("checkpoint-*")) <= before and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-    time.sleep(seconds)
-    tree = [process, *process.children(recursive=True)]
-    for one in tree:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
-    psutil.wait_procs(tree, timeout=10)
-
-
-def same(one: Path, other: Path) -> None:
-    ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (one, other))
-    assert ours.keys() == theirs.keys()
-    assert all((ours[name] - theirs[name]).abs().max() < 1e-6 for name in ours)
 
 
 def test_a_run_killed_twice_goes_on_to_the_same_weights(world: Path, tuned: Path) -> None:
