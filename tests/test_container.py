@@ -415,7 +415,20 @@ def test_the_cuda_image_imports_what_the_fast_recipes_need() -> None:
     image("vasekit:cuda")
     code = "import os, torch, vllm, swift, deepspeed, liger_kernel\n"
     code += "print(os.getuid(), torch.version.cuda, vllm.__version__)"
-    command = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--network", "none", "-e", "GPUS=cpu"]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--read-only",
+        "--tmpfs",
+        "/tmp:exec",
+        "--tmpfs",
+        "/cache:mode=1777",
+        "--network",
+        "none",
+        "-e",
+        "GPUS=cpu",
+    ]
     done = subprocess.run([*command, "vasekit:cuda", "python", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1].startswith("1000 13.0 0.28.0")
