@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from vasekit import builtin, doctor, flags, gpus, plan, recipes
+from vasekit import builtin, doctor, flags, gpus, lengths, plan, recipes
 from vasekit.cli import ROOT, UserError
 from vasekit.files import write_json
 
@@ -118,6 +118,23 @@ def test_later_flags_win_and_what_differs_from_the_paper_is_known() -> None:
     assert recipes.load("grpo", "demo").path.name == "demo-grpo.yaml"
 
 
+def test_video_has_limits_of_pixels_and_frames() -> None:
+    """Without them a turntable of 100 frames is 100 pictures: out of memory after hours, in the vision tower."""
+    recipe = recipes.load("sft", "video")
+    assert recipe.environment["FPS_MAX_FRAMES"] == "16"  # of video files; frames in a list all count
+    counter = lengths.Lengths(builtin.VLM, lengths.Budget.of(recipe.environment, None), "")
+    frame = [(2000, 2000)]
+    assert counter.video(frame * 16) <= 16 // 2 * 100352 // 28**2
+    assert counter.video(frame * 100) > int(recipe.flags["max_length"][0])  # refused, as any row that is too long
+
+
+def test_a_plug_in_of_ones_own_does_not_lose_the_kit_s(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from swift.rewards import orms")
+    run = plan.draft("grpo", "paper", flags.parse(["--external_plugins", str(own)]), {})
+    assert run.flags["external_plugins"] == [str(ROOT / "plugin" / "plugin.py"), str(own)]
+
+
 def test_report_to_comes_from_the_environment() -> None:
     assert plan.draft("sft", "paper", {}, {"REPORT_TO": "wandb,swanlab"}).flags["report_to"] == ["wandb", "swanlab"]
     assert plan.draft("sft", "paper", {"report_to": ["none"]}, {"REPORT_TO": "wandb"}).flags["report_to"] == ["none"]
@@ -171,6 +188,7 @@ WRONG = [
     (GRPO, ["--reward_funcs", "external_vase"], {}, "not registered; there are accuracy"),
     (GRPO, ["--reward_weights", "1", "0"], {}, "2 weights for 1 rewards"),
     (GRPO, ["--external_plugins", "plugin.py"], {}, "no such file; the kit's is plugin/plugin.py"),
+    (GRPO, ["--external_plugins", "broken.py"], {}, "not valid Python"),
     (GRPO, ["--dataset", "sft-only.json"], {}, "lacks the column 'solution'"),
     (GRPO, ["--use_vllm", "true"], {}, "needs the package vllm"),
 ]
@@ -185,6 +203,7 @@ def test_wrong_configurations_are_refused_within_seconds(
     for name in ("empty", "foreign", "torn", "untold"):
         (data / name).mkdir()
     (data / "foreign" / "mine.txt").write_text("mine")
+    (data / "broken.py").write_text("def reward(:")
     for name in ("torn", "untold"):
         for path in builtin.VLM.iterdir():
             (data / name / path.name).write_bytes(path.read_bytes())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vasekit import builtin, doctor, flags, gpus, plan, runs
+from vasekit import builtin, doctor, flags, gpus, launch, plan, runs
 from vasekit.cli import ROOT, UserError
 from vasekit.files import write_json
 
@@ -233,3 +233,65 @@ def test_two_runs_on_one_machine_meet_on_ports_of_their_own() -> None:
     assert first["MASTER_PORT"] != second["MASTER_PORT"]
     assert set_by_user == {"MASTER_PORT": "29501"}
     assert "MASTER_PORT" not in cluster  # every node must know it
+
+
+# ---- to Megatron, with `swift export` played: the conversion itself needs a GPU ----
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, list[str]]]:
+    """The flags of each `swift export`, which writes one file; it fails where the folder `tmp_path`/fails is there."""
+    seen: list[dict[str, list[str]]] = []
+
+    def play(argv: list[str], environment: dict[str, str], lock: object = None) -> int:
+        given = flags.parse(argv[2:])
+        seen.append(given)
+        made = Path(given["output_dir"][0])
+        made.mkdir(parents=True)
+        (made / "weights.distcp").write_text(f"made {len(seen)}")
+        return 1 if (tmp_path / "fails").exists() else 0
+
+    card = gpus.Gpu(0, "GPU-0", "card", 1, 1)
+    monkeypatch.setattr(launch, "_run", play)
+    monkeypatch.setattr(doctor, "devices", lambda environment: ([card], 1))
+    monkeypatch.setattr(doctor, "check_megatron", lambda environment: None)
+    return seen
+
+
+def test_a_conversion_is_done_once_and_a_failed_one_changes_nothing(
+    tmp_path: Path, exports: list[dict[str, list[str]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "mcore"
+    command = ["hf2megatron", "--to_mcore", "true", "--torch_dtype", "bfloat16", "--test_convert_precision", "true"]
+    command += ["--model", "nothing", "--output_dir", "nothing", "--", "--model", "builtin"]
+    command += ["--output_dir", str(output)]
+    assert launch.main(command) == 0
+    given = exports[0]
+    assert (given["to_mcore"], given["torch_dtype"], given["test_convert_precision"]) == (
+        ["true"],
+        ["bfloat16"],
+        ["true"],
+    )
+    assert given["model"] == [str(builtin.VLM)]
+    assert given["output_dir"] != [str(output)]  # written aside
+    assert (output / "weights.distcp").read_text() == "made 1"
+    assert launch.main(command) == 0
+    assert "done before" in capsys.readouterr().out
+    assert len(exports) == 1
+    (tmp_path / "fails").touch()
+    with pytest.raises(UserError, match=r"ended with status 1; .*mcore is as it was"):
+        launch.main([*command, "--seed", "3"])
+    assert (output / "weights.distcp").read_text() == "made 1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fails", "mcore"]
+
+
+def test_the_way_back_takes_the_megatron_folder(tmp_path: Path, exports: list[dict[str, list[str]]]) -> None:
+    command = ["hf2megatron", "--to_mcore", "true", "--model", "nothing", "--output_dir", "nothing", "--"]
+    with pytest.raises(UserError, match="no such folder"):
+        launch.main([*command, "--to_hf", "true", "--mcore_model", str(tmp_path / "none")])
+    (tmp_path / "mcore").mkdir()
+    assert launch.main([*command, "--to_hf", "true", "--mcore_model", str(tmp_path / "mcore")]) == 0
+    assert exports[0]["to_hf"] == ["true"]
+    assert "to_mcore" not in exports[0]
+    assert "model" not in exports[0]
+    assert (tmp_path / "mcore-hf" / "weights.distcp").is_file()
