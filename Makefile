@@ -52,7 +52,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	touch $@
 endif
 
-demo: $(STAMP) ## the whole chain on the built-in world, without GPU or network (about a quarter of an hour)
+demo: $(STAMP) ## the whole chain on the built-in world, without GPU or network (ten to fifteen minutes)
 	$(RUN) -m vasekit.demo $(ARGS)
 
 test: $(STAMP) ## all tests, through the real scripts and the real ms-swift
@@ -148,10 +148,13 @@ BUILD = docker build --build-arg COMMIT=$(COMMIT) --build-arg VERSION=$(shell se
     $(foreach name,BASE_IMAGE VASE_UID VASE_GID MEGATRON FLASH_ATTN,$(if $($(name)),--build-arg $(name)=$($(name)))) \
     $(foreach name,http_proxy https_proxy no_proxy,$(if $($(name)),--build-arg $(name))) $(if $(CA_BUNDLE),--secret id=ca$(comma)src=$(CA_BUNDLE))
 lock_sha256 = --build-arg LOCK_SHA256=$(firstword $(shell sha256sum requirements/$(1).txt))
+FOLDERS := data models output
 image: ## the CUDA image vasekit:cuda: BASE_IMAGE= MEGATRON=1 FLASH_ATTN=1 CA_BUNDLE=
+	mkdir -p $(FOLDERS) # the engine would make them for root
 	$(BUILD) $(call lock_sha256,$(if $(filter 1,$(MEGATRON)),megatron,gpu)) --file Dockerfile.cuda --tag $(if $(IMAGE),$(IMAGE),vasekit:cuda) .
 
 image-cpu: ## the image vasekit:cpu, for machines without a GPU and for the tests: BASE_IMAGE= CA_BUNDLE=
+	mkdir -p $(FOLDERS)
 	$(BUILD) $(call lock_sha256,dev) --file docker/Dockerfile.cpu --tag $(if $(IMAGE_CPU),$(IMAGE_CPU),vasekit:cpu) .
 
 image-pin: ## write the digests of the base images into the Dockerfiles (asks the registry)

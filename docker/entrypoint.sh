@@ -25,13 +25,18 @@ if [[ -s /run/ca.pem ]]; then
 fi
 
 home=${VASE_HOME:-/workspace}
-for folder in "$home/output:OUTPUT" "$home/data:DATA" "${HF_HOME:-/cache}:CACHE"; do
+cache=${HF_HOME:-/cache}
+for folder in "$home/output:OUTPUT" "$home/data:DATA" "$cache:CACHE"; do
     path=${folder%:*}
     [[ -r $path && -x $path ]] || fail "$path: can't be read as user $(id -u); ${folder##*:} in .env names it on the host"
     # What is not mounted is part of the image, which may be read-only: no concern of a command that writes nothing.
-    if [[ -w $path ]] || ! mountpoint -q "$path"; then continue; fi
-    fail "$path belongs to user $(stat -c %u "$path") and can't be written as user $(id -u): on the host, \
-chown $(id -u) the folder (${folder##*:} in .env), or set VASE_UID and VASE_GID to its owner's"
+    mountpoint -q "$path" || continue
+    # A cache that another user has filled would fail deep in a library.
+    [[ $path == "$cache" ]] && deep=1 || deep=0
+    foreign=$(find "$path" -maxdepth $deep -type d ! -writable -print -quit 2>/dev/null)
+    [[ -n $foreign ]] || continue
+    fail "$foreign can't be written as user $(id -u): in .env, set $(stat -c 'VASE_UID=%u VASE_GID=%g' "$foreign") \
+(its owner's), or let ${folder##*:} name a folder that user $(id -u) can write"
 done
 
 [[ $# -gt 0 ]] || fail "nothing to run; give a command, as in: model/sft.sh --max_steps 10"

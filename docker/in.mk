@@ -8,6 +8,7 @@ export DEVICE := cpu
 endif
 
 $(GOALS):
+	@mkdir -p data models output # the engine would make them for root
 	docker compose run --rm $(if $(filter demo test,$@),$@ $(ARGS),shell make $@ $(filter-out IN=%,$(MAKEOVERRIDES)))
 
 .PHONY: $(GOALS)

@@ -356,7 +356,7 @@ def test_a_folder_of_another_user_is_refused_in_one_line(mounted: dict[str, str]
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert "VASE_UID" in lines[0]
+    assert "set VASE_UID=" in lines[0]
     assert "Traceback" not in done.stderr
 
 

@@ -235,6 +235,15 @@ def test_two_runs_on_one_machine_meet_on_ports_of_their_own() -> None:
     assert "MASTER_PORT" not in cluster  # every node must know it
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_says_so_in_one_line(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    run = plan.draft("sft", "paper", flags.parse(["--model", str(builtin.VLM), "--dataset", str(data)]), {})
+    run.flags["output_dir"] = [str(tmp_path / "out")]
+    none, some = (launch._failure(run, 3, whole) for whole in ([], [tmp_path / "checkpoint-2"]))
+    assert none == "swift sft ended with status 3; there is no whole checkpoint, the same command starts over"
+    assert some.endswith("checkpoint-2 is whole, the same command goes on from there")
+
+
 # ---- to Megatron, with `swift export` played: the conversion itself needs a GPU ----
 
 

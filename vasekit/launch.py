@@ -133,10 +133,9 @@ def _failure(run: Plan, status: int, whole: Sequence[Path]) -> str:
     """What became of a run, and what to do."""
     full = doctor.free_bytes(run.output) < doctor.checkpoint_bytes(run)
     room = ", and the disk has no room for another checkpoint" if full else ""
-    last = f"{whole[-1]} is whole, the same command goes on from there"
-    return f"swift {run.command} ended with status {status}{room}; " + (
-        last if whole else "there is no whole checkpoint, the same command starts over"
-    )
+    last = f"{whole[-1]} is whole" if whole else "there is no whole checkpoint"
+    again = "goes on from there" if whole else "starts over"
+    return f"swift {run.command} ended with status {status}{room}; {last}, the same command {again}"
 
 
 def _said(run: Plan, checks: Sequence[doctor.Check], differs: dict[str, list[str | None]]) -> Iterator[str]:
