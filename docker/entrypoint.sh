@@ -33,7 +33,7 @@ for folder in "$home/output:OUTPUT" "$home/data:DATA" "$cache:CACHE"; do
     mountpoint -q "$path" || continue
     # A cache that another user has filled would fail deep in a library.
     [[ $path == "$cache" ]] && deep=1 || deep=0
-    foreign=$(find "$path" -maxdepth $deep -type d ! -writable -print -quit 2>/dev/null)
+    foreign=$(find "$path" -maxdepth "$deep" -type d ! -writable -print -quit 2>/dev/null)
     [[ -n $foreign ]] || continue
     fail "$foreign can't be written as user $(id -u): in .env, set $(stat -c 'VASE_UID=%u VASE_GID=%g' "$foreign") \
 (its owner's), or let ${folder##*:} name a folder that user $(id -u) can write"
