@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -122,19 +123,51 @@ def test_two_runs_do_not_write_into_one_folder(world: Path) -> None:
                 one.kill()
 
 
-def test_two_processes_on_the_cpu_train_one_model(world: Path) -> None:
-    alone, output = world / "one", world / "two"
-    # Dropout's draws depend on the number of processes, and so does the order of rows that it does not divide.
-    data = world / "data" / "video_training_dataset.json"
-    still = ("--lora_dropout", 0, "--dataset", f"{data}#64")
-    run(ROOT / "model" / "sft.sh", *sft_flags(world, alone), *still)
-    flags = [*sft_flags(world, output), *still, "--per_device_train_batch_size", 2]
-    run(ROOT / "model" / "sft.sh", *flags, NPROC_PER_NODE="2")
+@pytest.fixture(scope="module")
+def alone(world: Path) -> Path:
+    """Trained by one process, in a way that does not depend on their number.
+
+    Dropout's draws do, and the order of rows that the number does not divide.
+    """
+    output = world / "one"
+    run(ROOT / "model" / "sft.sh", *sft_flags(world, output), *still(world))
+    return output
+
+
+def still(world: Path) -> list[object]:
+    return ["--lora_dropout", 0, "--dataset", f"{world / 'data' / 'video_training_dataset.json'}#64"]
+
+
+def trained_as_one(output: Path, alone: Path) -> None:
     log = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
     steps = [entry["global_step/max_steps"] for entry in log if "loss" in entry]
     assert len(steps) == len(set(steps))  # each rank training alone would log every step twice
     ours, theirs = (weights(runs.checkpoints(folder)[-1]) for folder in (output, alone))
     assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-4
+
+
+def test_two_processes_on_the_cpu_train_one_model(world: Path, alone: Path) -> None:
+    output = world / "two"
+    flags = [*sft_flags(world, output), *still(world), "--per_device_train_batch_size", 2]
+    run(ROOT / "model" / "sft.sh", *flags, NPROC_PER_NODE="2")
+    trained_as_one(output, alone)
+
+
+def test_two_machines_train_one_model_in_one_folder(world: Path, alone: Path) -> None:
+    output = world / "machines"
+    flags = [*sft_flags(world, output), *still(world), "--per_device_train_batch_size", 2]
+    command = [str(word) for word in (ROOT / "model" / "sft.sh", *flags)]
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = str(probe.getsockname()[1])
+    where = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    nodes = [subprocess.Popen(command, env=ENVIRONMENT | where | {"NODE_RANK": rank}, **pipes) for rank in ("0", "1")]
+    said = [node.communicate(timeout=240) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], [error[-2000:] for _, error in said]
+    assert "sft: machine 1 of 2 is done" in said[1][0]
+    assert len(runs.read(output)["attempts"]) == 1
+    trained_as_one(output, alone)
 
 
 def test_reinforcement_and_evaluation(world: Path, merged: Path) -> None:

@@ -184,6 +184,7 @@ WRONG = [
     (SFT, [], {"GPUS": "0,1"}, "0 of these GPUs can be seen here"),
     (SFT, [], {"NPROC_PER_NODE": "two"}, "needs a number of processes"),
     (SFT, [], {"NNODES": "2"}, "needs NODE_RANK, MASTER_ADDR, MASTER_PORT as well"),
+    (SFT, [], {"NODE_RANK": "2", "NNODES": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "a number from 0 to 1"),
     (SFT, [], {"MASTER_PORT": "99999"}, "needs a number from 1 to 65535"),
     (GRPO, ["--num_generations", "3"], {}, "must be a multiple of it"),
     (GRPO, ["--num_generations", "1"], {}, "needs at least 2"),

@@ -218,6 +218,9 @@ def _devices(run: Plan) -> str:
         raise UserError(
             f"NNODES={nodes}: needs {', '.join(missing)} as well, the same address and port on every machine"
         )
+    rank = run.environment.get("NODE_RANK", "0")
+    if not rank.isdigit() or int(rank) >= int(nodes):
+        raise UserError(f"NODE_RANK={rank}: needs a number from 0 to {int(nodes) - 1} (NNODES={nodes})")
     named = ", ".join(sorted({gpu.name for gpu in run.gpus})) or "no GPU, trains on the CPU"
     return f"{run.processes} processes, {len(run.gpus)} GPUs: {named}"
 
@@ -296,7 +299,7 @@ def _batches(run: Plan) -> str:
 
 
 def _all_processes(run: Plan) -> int:
-    return run.processes * int(run.environment.get("NNODES", "1"))
+    return run.processes * run.nodes
 
 
 def _per_step(run: Plan) -> int:

@@ -81,6 +81,8 @@ def _train(stage: str, defaults: Flags, user: Flags) -> int:
         _go_on(run, fresh is not None)
         print(plan.shown(run))
         return 0
+    if run.node:
+        return _follow(run, fresh is not None)
     with _alone(run.output) as lock:
         if fresh is not None and runs.read(run.output).get("identity"):
             _empty(run.output)
@@ -89,6 +91,15 @@ def _train(stage: str, defaults: Flags, user: Flags) -> int:
             print(f"{stage}: done before, {finished['checkpoint']} (--fresh starts over)")
             return 0
         return _attempt(run, identity, checks, lock)
+
+
+def _follow(run: Plan, fresh: bool) -> int:
+    """Train along with machine 0, which holds the lock and writes run.json; the output folder is one that both see."""
+    _go_on(run, fresh)
+    if status := _run(plan.swift(run.command, run.flags), run.environment):
+        raise UserError(f"swift {run.command} ended with status {status} on machine {run.node}; see machine 0")
+    print(f"{run.stage}: machine {run.node} of {run.nodes} is done, {run.output}")
+    return 0
 
 
 def _attempt(run: Plan, identity: dict[str, object], checks: Sequence[doctor.Check], lock: IO[str]) -> int:

@@ -59,6 +59,16 @@ class Plan:
     def output(self) -> Path:
         return Path(self.one("output_dir"))
 
+    @property
+    def nodes(self) -> int:
+        """Machines that train together."""
+        return int(self.environment.get("NNODES", "1"))
+
+    @property
+    def node(self) -> int:
+        """This machine's number among them; number 0 keeps the run's notes."""
+        return int(self.environment.get("NODE_RANK", "0")) if self.nodes > 1 else 0
+
     def one(self, name: str, default: str = "") -> str:
         return one(self.flags, name, default)
 
@@ -134,7 +144,7 @@ def _for_cpu(plan: Plan) -> dict[str, str]:
     plan.environment["ACCELERATE_USE_CPU"] = "true"
     threads = max(1, (os.cpu_count() or 1) // plan.processes)
     plan.environment.setdefault("OMP_NUM_THREADS", str(threads))
-    several = {"ddp_backend": "gloo"} if plan.processes > 1 else {}
+    several = {"ddp_backend": "gloo"} if plan.processes * plan.nodes > 1 else {}
     return {"use_cpu": "true", "torch_dtype": "float32", **several}
 
 
