@@ -219,7 +219,7 @@ def _devices(run: Plan) -> str:
             f"NNODES={nodes}: needs {', '.join(missing)} as well, the same address and port on every machine"
         )
     rank = run.environment.get("NODE_RANK", "0")
-    if not rank.isdigit() or int(rank) >= int(nodes):
+    if int(nodes) > 1 and (not rank.isdigit() or int(rank) >= int(nodes)):
         raise UserError(f"NODE_RANK={rank}: needs a number from 0 to {int(nodes) - 1} (NNODES={nodes})")
     named = ", ".join(sorted({gpu.name for gpu in run.gpus})) or "no GPU, trains on the CPU"
     return f"{run.processes} processes, {len(run.gpus)} GPUs: {named}"
