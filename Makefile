@@ -17,6 +17,7 @@ UV := $(VENV)/.bootstrap/bin/uv
 # In an image KIT is the folder of the kit, and everything is installed.
 STAMP := $(if $(KIT),,$(VENV)/.installed)
 ARGS ?=
+comma := ,
 
 # A target's own flags: INPUT_DIR=... becomes --input_dir ..., and so on; unset ones leave the script's default.
 flag = $(if $($(1)),--$(2) "$($(1))")
@@ -30,7 +31,6 @@ export GPUS
 ifeq ($(GPUS),cpu)
 export CUDA_VISIBLE_DEVICES :=
 else
-comma := ,
 CUDA_VISIBLE_DEVICES ?= $(GPUS)
 NPROC_PER_NODE ?= $(words $(subst $(comma), ,$(GPUS)))
 export CUDA_VISIBLE_DEVICES NPROC_PER_NODE

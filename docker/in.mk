@@ -1,8 +1,10 @@
 # make TARGET IN=docker: the same target, in the container. The demo and the tests have services of their own.
 GOALS := $(or $(MAKECMDGOALS),help)
-# Who starts it owns what it writes; root starts it as the image's user.
-export VASE_UID ?= $(filter-out 0,$(shell id -u))
-export VASE_GID ?= $(filter-out 0,$(shell id -g))
+# Who starts it owns what it writes, unless .env says otherwise; root starts it as the image's user.
+ifeq ($(shell grep -s '^VASE_UID=' .env)$(filter 0,$(shell id -u)),)
+export VASE_UID ?= $(shell id -u)
+export VASE_GID ?= $(shell id -g)
+endif
 ifeq ($(GPUS),cpu)
 export DEVICE := cpu
 endif
