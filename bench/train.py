@@ -337,7 +337,8 @@ def train(job: Job, own: Flags) -> float:
     if process.returncode:
         said = log.read_text(errors="replace")
         print("\n".join(said.splitlines()[-20:-1]), file=sys.stderr)
-        raise UserError(f"{job.stage} --recipe {job.recipe}: {last_line(said).removeprefix('error: ').partition(';')[0]}")
+        reason, _, _ = last_line(said).removeprefix("error: ").partition(";")  # the rest is how to go on, in vain
+        raise UserError(f"{job.stage} --recipe {job.recipe}: {reason}")
     print(f"{job.name}: trained, {watch.seconds:.0f} s with imports", file=sys.stderr)
     return round(peak / 2**30, 3)
 

@@ -193,6 +193,8 @@ WRONG = [
     (GRPO, ["--reward_weights", "1", "0"], {}, "2 weights for 1 rewards"),
     (GRPO, ["--external_plugins", "plugin.py"], {}, "no such file; the kit's is plugin/plugin.py"),
     (GRPO, ["--external_plugins", "broken.py"], {}, "not valid Python"),
+    (SFT, ["--external_plugins", "plugin.py"], {}, "no such file; the kit's is plugin/plugin.py"),
+    (GRPO, ["--external_plugins", "own.py", "--reward_funcs", "mine", "yours"], {}, "and own.py does not name it"),
     (GRPO, ["--dataset", "sft-only.json"], {}, "lacks the column 'solution'"),
     (GRPO, ["--use_vllm", "true"], {}, "needs the package vllm"),
 ]
@@ -208,6 +210,7 @@ def test_wrong_configurations_are_refused_within_seconds(
         (data / name).mkdir()
     (data / "foreign" / "mine.txt").write_text("mine")
     (data / "broken.py").write_text("def reward(:")
+    (data / "own.py").write_text("from swift.rewards import orms; orms['mine'] = orms['accuracy']")
     for name in ("torn", "untold"):
         for path in builtin.VLM.iterdir():
             (data / name / path.name).write_bytes(path.read_bytes())
@@ -247,6 +250,27 @@ def test_a_small_model_fits_and_a_full_disk_is_noticed(
     assert "lower --save_total_limit" in found["disk"].text
     assert found["disk"].status == "refused"
     assert found["shared memory"].status == "warning"
+
+
+def test_checkpoints_that_are_there_have_their_room_and_without_a_limit_all_are_kept(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_recipe = data / "own.yaml"  # the kit's all have a limit
+    own_recipe.write_text("max_steps: 100\nsave_steps: 10")
+
+    def free(checkpoints: float, recipe: str, *words: object) -> str:
+        usual = ["--model", str(builtin.VLM), "--dataset", str(data / "sft.json"), "--output_dir", str(data / "out")]
+        run = plan.draft(SFT, recipe, flags.parse([*usual, *map(str, words)]), environment())
+        room = int(checkpoints * doctor.checkpoint_bytes(run))
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(room, 0, room))
+        return next(check.status for check in doctor.examine(run) if check.name == "disk")
+
+    assert (free(10, str(own_recipe)), free(11, str(own_recipe))) == ("refused", "ok")
+    limited = ("paper", "--max_steps", 100, "--save_steps", 10, "--save_total_limit", 3)
+    assert (free(3, *limited), free(4, *limited)) == ("refused", "ok")
+    monkeypatch.setattr(doctor.runs, "read", lambda folder: {"identity": {}})
+    monkeypatch.setattr(doctor.runs, "checkpoints", lambda folder: [folder] * 3)
+    assert (free(0.5, *limited), free(1, *limited)) == ("refused", "ok")
 
 
 class Usage(NamedTuple):

@@ -17,6 +17,7 @@ from vasekit import builtin, doctor, flags, gpus, launch, plan, runs
 from vasekit.cli import ROOT, UserError
 from vasekit.files import write_json
 
+STAGES = ("sft", "merge", "grpo")
 SCRIPTS = sorted((ROOT / "model").glob("*.sh"))
 
 
@@ -85,6 +86,13 @@ def test_published_parameters_are_the_defaults(tmp_path: Path) -> None:
     ):
         assert words in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_what_one_stage_writes_the_next_one_reads() -> None:
+    said = (script(f"{name}.sh", "--help").stdout.splitlines()[-1] for name in STAGES)
+    sft, merge, grpo = (flags.parse(defaults.split()[1:]) for defaults in said)
+    assert merge["adapters"] == sft["output_dir"]
+    assert grpo["model"] == [f"{merge['adapters'][0]}-merged"]
 
 
 def test_later_flags_win_and_the_old_name_of_tuner_type_is_accepted(tmp_path: Path) -> None:
@@ -219,6 +227,18 @@ def test_after_full_tuning_there_is_nothing_to_merge(tmp_path: Path) -> None:
     done = script("merge.sh", "--adapters", tmp_path)
     assert done.returncode == 0
     assert "nothing to merge" in done.stdout
+
+
+def test_no_requirement_is_open_at_its_upper_end_and_none_is_a_redirection() -> None:
+    for path in (ROOT / "requirements").glob("*.in"):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith(("#", "-r "))]
+        assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?(==[\w.]+|(>=[\w.]+,)?<[\w.]+)", line) for line in lines), path
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for path in (ROOT / name for name in tracked):
+        assert not path.name.startswith("="), path
+        if path.suffix in (".md", ".sh", ".py", ".yaml") or path.name.startswith(("Makefile", "Dockerfile")):
+            unquoted = re.search(r"pip install [^'\"\n]*\w[<>]=?\d", path.read_text(encoding="utf-8"))
+            assert path == Path(__file__) or not unquoted, path
 
 
 @pytest.mark.slow

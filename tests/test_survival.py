@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_runs import ENVIRONMENT, QUICK, killed, make_world, run, same, sft_flags, weights
+from tiny_runs import ENVIRONMENT, QUICK, make_world, run, same, sft_flags, weights
 
-from vasekit import runs
+from vasekit import builtin, runs
 from vasekit.cli import ROOT
 
 pytestmark = pytest.mark.slow
@@ -109,27 +109,72 @@ def test_a_rank_that_dies_takes_the_others_with_it(world: Path, tmp_path: Path) 
     assert not [one for one in tree if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_the_last_step_is_saved_and_older_checkpoints_go(world: Path, tmp_path: Path) -> None:
-    """Also across a kill: what a run goes on from is not what is removed."""
-    output = tmp_path / "run"
-    command = [str(word) for word in (SFT, *sft_flags(world, output))]
-    command += ["--max_steps", "11", "--save_steps", "3", "--save_total_limit", "2"]
-    killed(command, output, 0)
-    left = {path.name for path in output.glob("checkpoint-*")}
-    run(*command)
-    assert [path.name for path in runs.checkpoints(output)] == ["checkpoint-9", "checkpoint-11"]
-    resumed = runs.read(output)["attempts"][-1]["resumed_from"]
-    assert resumed is None or Path(resumed).name in left
+# A plug-in that breaks its own run: BREAK="STEP FILE HOW", when FILE of that step's checkpoint is about to be written.
+BREAKING = """
+import os, time
+from pathlib import Path
+import psutil, torch
+from transformers import Trainer
+
+me = psutil.Process()
+above = me.parents()
+launcher = next(k for k, one in enumerate(above) if "vasekit.launch" in one.cmdline())
+
+def kill():
+    for one in (*reversed(above[: launcher + 1]), me):
+        one.kill()
+    time.sleep(60)
+
+def fill():
+    for one in (me, *above[: launcher + 1]):
+        one.rlimit(psutil.RLIMIT_FSIZE, (500_000 if one == me else 0, psutil.RLIM_INFINITY))
+
+def watch(owner, name, place):
+    inner = getattr(owner, name)
+    def outer(*words, **named):
+        if os.environ.get("BREAK", "").split()[:2] == list(map(str, place(*words))):
+            {"kill": kill, "fill": fill}[os.environ["BREAK"].split()[2]]()
+        return inner(*words, **named)
+    setattr(owner, name, outer)
+
+watch(Trainer, "_save_checkpoint", lambda self, *_: (self.state.global_step, "weights"))
+watch(torch, "save", lambda _, path, *__: (Path(path).parent.name.rpartition("-")[2], Path(path).name))
+"""
 
 
-def test_a_fully_tuned_model_that_was_killed_goes_on_with_its_own_weights(world: Path, tmp_path: Path) -> None:
-    whole, output = tmp_path / "whole", tmp_path / "killed"
-    full = ("--tuner_type", "full", "--max_steps", "6", "--learning_rate", "1e-4")
-    run(SFT, *sft_flags(world, whole), *full)
-    command = [str(word) for word in (SFT, *sft_flags(world, output), *full)]
-    killed(command, output, 0.1)
-    run(*command)
+def test_full_tuning_that_is_broken_again_and_again_ends_with_the_weights_of_one_that_was_not(
+    world: Path, tmp_path: Path
+) -> None:
+    """Each time in the middle of a checkpoint, and at a step of its own, however fast the machine is.
+
+    No file can grow beyond a limit, which is what a full disk looks like to a program, and needs no right to mount. The
+    run's own log and notes can't be written either. Of the one checkpoint that is kept the last must never be removed
+    before the next is whole, though it is the folder that the model was loaded from.
+    """
+    whole, output = tmp_path / "whole", tmp_path / "broken"
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    full = ("--tuner_type", "full", "--max_steps", 11, "--save_steps", 2, "--save_total_limit", 1)
+    command = [SFT, *sft_flags(world, output), *full, "--external_plugins", tmp_path / "breaking.py"]
+    run(*command, "--output_dir", whole)
+    last = None
+    for step, file, how in ((4, "weights", "fill"), (6, "optimizer.pt", "fill"), (8, "optimizer.pt", "kill")):
+        process = start(*command, BREAK=f"{step} {file} {how}")
+        _, said = process.communicate(timeout=240)
+        assert runs.read(output)["attempts"][-1]["resumed_from"] == last
+        assert {path.name for path in output.glob("checkpoint-*")} == {f"checkpoint-{step - 2}", f"checkpoint-{step}"}
+        last = str(output / f"checkpoint-{step - 2}")
+        assert [str(path) for path in runs.checkpoints(output)] == [last]
+        if how == "kill":
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 2
+            end = said.strip().splitlines()[-1]
+            assert end == f"error: swift sft ended with status 1; {last} is whole, the same command goes on from there"
+    assert f"going on from {last}" in run(*command)
     same(output, whole)
+    for folder in (whole, output):  # eleven is no multiple of two
+        assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-11"]
+    assert {path.name for path in (output / "incomplete").iterdir()} == {f"checkpoint-{step}" for step in (4, 6, 8)}
 
 
 def test_a_merge_that_was_killed_leaves_nothing_that_looks_whole(world: Path, tmp_path: Path) -> None:
@@ -152,28 +197,49 @@ def test_a_merge_that_was_killed_leaves_nothing_that_looks_whole(world: Path, tm
     assert "done before" in run(MERGE, "--adapters", tuned)
 
 
-def test_reinforcement_by_two_processes_is_one_run(world: Path, tmp_path: Path) -> None:
-    """Each process draws answers with random numbers of its own, so weights can't equal those of one process; what can
-    be told: they share one global batch, one step for all of it, and one set of weights (a rank that trained alone
-    would log each step twice, and count its own batches as steps).
+# A plug-in that lets each answer be drawn with random numbers of its own place in the global batch.
+DRAWING = """
+import os
+import torch
+from transformers import GenerationMixin
+
+rank, at, sample = int(os.environ.get("RANK", 0)), [0, 0], GenerationMixin._sample
+
+def counted(*words, **named):
+    at[:] = at[0] + 1, 0
+    return sample(*words, **named)
+
+def draw(shares, *_, **__):
+    at[1] += 1
+    noise = torch.empty_like(shares)
+    for row in range(len(shares)):
+        seed = hash((*at, rank * len(shares) + row))
+        noise[row].exponential_(generator=torch.Generator().manual_seed(seed))
+    return (shares / noise).argmax(-1, keepdim=True)
+
+GenerationMixin._sample, torch.multinomial = counted, draw
+"""
+
+
+def test_reinforcement_by_two_processes_is_that_by_one(world: Path, tmp_path: Path) -> None:
+    """By default the answers differ, as each process has random numbers of its own. Drawn by their place in the batch
+    they are the same, and then rewards, advantages and weights must be, too.
     """
-    data, output = world / "data" / "grpo_video_dataset.json", tmp_path / "grpo"
-    flags = (
-        "--model",
-        "builtin",
-        "--dataset",
-        data,
-        "--output_dir",
-        output,
-        "--num_train_epochs",
-        1,
-        "--save_steps",
-        50,
-    )
-    more = ("--per_device_train_batch_size", 4, "--num_generations", 4, "--max_completion_length", 8)
-    run(ROOT / "model" / "grpo.sh", *flags, *more, "--learning_rate", "1e-4", *QUICK, NPROC_PER_NODE="2")
-    logged = [entry["global_step/max_steps"] for entry in runs.log(output) if "reward" in entry]
-    assert len(logged) == len(set(logged))
-    rows = runs.read(output)["rows"]
-    # Eight answers a step, four of each question.
-    assert logged[-1].split("/")[1] == str(rows // 2)
+    (tmp_path / "drawing.py").write_text(DRAWING)
+    flags = ("--model", "builtin", "--dataset", world / "data" / "grpo_video_dataset.json", "--max_steps", 3)
+    flags += ("--num_generations", 4, "--max_completion_length", 16, "--learning_rate", "1e-3", *QUICK)
+    flags += ("--external_plugins", tmp_path / "drawing.py")
+    found = {}
+    for name, batch, processes in (("one", 8, {}), ("two", 4, {"NPROC_PER_NODE": "2"})):
+        output = tmp_path / name
+        words = (*flags, "--output_dir", output, "--per_device_train_batch_size", batch)
+        run(ROOT / "model" / "grpo.sh", *words, **processes)
+        logged = [entry for entry in runs.log(output) if "reward" in entry]
+        found[name] = [(e["global_step/max_steps"], e["reward"], e["completions/mean_length"]) for e in logged]
+    assert [step for step, *_ in found["two"]] == ["1/3", "2/3", "3/3"]  # a rank training alone would log each twice
+    for ours, theirs in zip(found["two"], found["one"], strict=True):
+        assert ours[1:] == pytest.approx(theirs[1:], abs=1e-5)
+    ours, theirs = (weights(runs.checkpoints(tmp_path / name)[-1]) for name in ("two", "one"))
+    assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-5
+    base = weights(builtin.VLM)
+    assert max((ours[name] - base[name]).abs().max() for name in ours) > 1e-4  # and it did learn

@@ -259,8 +259,8 @@ def _reward(run: Plan) -> str:
     own = [Path(name).expanduser() for name in run.flags["external_plugins"] if name != str(plan.PLUGIN)]
     said = "".join(path.read_text(encoding="utf-8", errors="replace") for path in own if path.is_file())
     if unknown := [name for name in named if name not in known and name not in said]:
-        where = "ms-swift, the kit or a plug-in given" if own else ", ".join(sorted(known))
-        raise UserError(f"--reward_funcs {unknown[0]}: not registered; there are {where}")
+        besides = f", and {', '.join(path.name for path in own)} does not name it" if own else ""
+        raise UserError(f"--reward_funcs {unknown[0]}: not registered; there are {', '.join(sorted(known))}{besides}")
     weights = run.flags.get("reward_weights")
     if weights and len(weights) != len(named):
         raise UserError(f"--reward_weights: {len(weights)} weights for {len(named)} rewards; give one each")
