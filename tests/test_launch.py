@@ -109,6 +109,7 @@ def test_several_processes_on_the_cpu_train_together(tmp_path: Path) -> None:
     done = script("sft.sh", *words, GPUS="cpu", NPROC_PER_NODE="2")
     assert "--ddp_backend gloo" in done.stdout
     assert "--use_cpu true" in done.stdout
+    assert "--ddp_timeout 7200" in done.stdout  # for a lost machine; by default it would be waited for 208 days
 
 
 @pytest.mark.parametrize(

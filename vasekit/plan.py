@@ -23,7 +23,9 @@ from vasekit.recipes import Recipe
 COMMANDS = {"sft": "sft", "grpo": "rlhf"}
 # None of these changes what is learned: a run may be started again with others.
 _INCIDENTAL = {"output_dir", "report_to", "logging_steps", "dataloader_num_workers", "dataset_num_proc", "use_cpu"}
-_INCIDENTAL |= {"save_total_limit", "resume_from_checkpoint"}
+_INCIDENTAL |= {"save_total_limit", "resume_from_checkpoint", "ddp_timeout"}
+# Seconds that processes wait for one that does not answer (ms-swift's own default is 208 days).
+_PATIENCE = "7200"
 # The vase reward, and what makes the template right for every tokenizer.
 PLUGIN = cli.ROOT / "plugin" / "plugin.py"
 # Flag and value -> the package it needs, and what to do without; None: the run can't do without.
@@ -118,6 +120,8 @@ def fit(plan: Plan) -> None:
         # Larger pictures than these the built-in model, and what was made from it, never learned to read.
         plan.environment["MAX_PIXELS"] = lengths.BUILTIN_PIXELS
         fitting["torch_dtype"] = "float32"
+    if plan.processes * plan.nodes > 1:
+        fitting |= {"ddp_timeout": _PATIENCE}
     plan.flags |= {name: [value] for name, value in fitting.items() if name not in plan.user}
     own_port(plan.processes, plan.environment)
 

@@ -16,7 +16,7 @@ PATHS = ("model", "ref_model", "dataset", "val_dataset", "output_dir", "external
 # What lies in these folders is the user's, and stays where the stages read and write (cli.HOME).
 _AT_HOME = ("models", "output", "data")
 # Where a run reads and writes, and what it says meanwhile, is no difference to the paper.
-_INCIDENTAL = {*PATHS, "report_to", "logging_steps", "dataloader_num_workers", "use_cpu", "ddp_backend"}
+_INCIDENTAL = {*PATHS, "report_to", "logging_steps", "dataloader_num_workers", "use_cpu", "ddp_backend", "ddp_timeout"}
 
 
 @dataclass(frozen=True)
