@@ -252,7 +252,8 @@ def test_in_docker_runs_the_same_target_with_its_settings_in_the_container() -> 
     def said(*words: str) -> str:
         command = ["make", "--no-print-directory", "--dry-run", "IN=docker", *words]
         env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "GPUS", "DEVICE", "KIT")}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, check=True).stdout.strip()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, check=True)
+        return done.stdout.splitlines()[-1].strip()
 
     assert said("sft", "GPUS=0,1", "MODEL=builtin").startswith("docker compose run --rm shell make sft ")
     assert {"GPUS=0,1", "MODEL=builtin"} <= set(said("sft", "GPUS=0,1", "MODEL=builtin").split())
