@@ -14,6 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/.bootstrap/bin/uv
+BOOTSTRAP = test -x $(UV) || { $(PYTHON) -m venv $(VENV)/.bootstrap && $(VENV)/.bootstrap/bin/pip install --quiet --require-hashes --requirement requirements/uv.txt; }
 # In an image KIT is the folder of the kit, and everything is installed.
 STAMP := $(if $(KIT),,$(VENV)/.installed)
 ARGS ?=
@@ -46,7 +47,7 @@ ifneq ($(STAMP),)
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 13) else "error: Python %d.%d found, needs 3.10 to 3.12; give another with PYTHON=..." % v)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	test -x $(UV) || { $(PYTHON) -m venv $(VENV)/.bootstrap && $(VENV)/.bootstrap/bin/pip install --quiet --require-hashes --requirement requirements/uv.txt; }
+	$(BOOTSTRAP)
 	$(UV) pip sync --quiet --compile-bytecode --python $(RUN) requirements/dev.txt
 	$(UV) pip install --quiet --python $(RUN) --no-deps --editable .
 	touch $@
@@ -137,7 +138,7 @@ builtin: $(STAMP) ## make the two built-in models again (half an hour)
 	$(RUN) -m vasekit.builtin.make $(ARGS)
 
 lock: ## write the hashed locks again from requirements/*.in
-	test -x $(UV) || { $(PYTHON) -m venv $(VENV)/.bootstrap && $(VENV)/.bootstrap/bin/pip install --quiet --require-hashes --requirement requirements/uv.txt; }
+	$(BOOTSTRAP)
 	for name in uv base dev gpu megatron audit; do \
 	    $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
 	        --no-annotate requirements/$$name.in --output-file requirements/$$name.txt; \

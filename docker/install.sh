@@ -11,6 +11,7 @@ if [[ -s /run/secrets/ca ]]; then
     export SSL_CERT_FILE=/run/secrets/ca PIP_CERT=/run/secrets/ca
 fi
 export UV_LINK_MODE=copy UV_PYTHON=/opt/venv/bin/python
+export UV_CACHE_DIR=/var/cache/python/uv PIP_CACHE_DIR=/var/cache/python/pip
 
 step=$1
 shift
