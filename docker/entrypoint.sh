@@ -35,8 +35,10 @@ for folder in "$home/output:OUTPUT" "$home/data:DATA" "$cache:CACHE"; do
     [[ $path == "$cache" ]] && deep=1 || deep=0
     foreign=$(find "$path" -maxdepth "$deep" -type d ! -writable -print -quit 2>/dev/null)
     [[ -n $foreign ]] || continue
-    fail "$foreign can't be written as user $(id -u): in .env, set $(stat -c 'VASE_UID=%u VASE_GID=%g' "$foreign") \
-(its owner's), or let ${folder##*:} name a folder that user $(id -u) can write"
+    mend="in .env, set $(stat -c 'VASE_UID=%u VASE_GID=%g' "$foreign") (its owner's)"
+    # The engine makes missing folders for root.
+    [[ $(stat -c %u "$foreign") != 0 ]] || mend="on the host, chown the folder to $(id -u)"
+    fail "$foreign can't be written as user $(id -u): $mend, or let ${folder##*:} in .env name one that this user can write"
 done
 
 [[ $# -gt 0 ]] || fail "nothing to run; give a command, as in: model/sft.sh --max_steps 10"
